@@ -1,0 +1,117 @@
+# Every target sets up what it needs: .venv, the dependencies and the compiled extension.
+# A second call does no set-up work. `make help` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench contracts wheel deny clean
+
+PYTHON ?= python3
+# `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
+TORCH ?=
+
+BIN := $(CURDIR)/.venv/bin
+UV := $(BIN)/uv pip install --python $(BIN)/python
+MATURIN := env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/.venv PATH="$(BIN):$$PATH" $(BIN)/maturin
+
+RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard contracts/artifacts/*) \
+	$(shell find src crates -type f -not -path '*/target/*')
+PYTHON_SOURCES := README.md $(shell find python -type f -name '*.py*' -not -path '*/__pycache__/*')
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+export UV_HTTP_TIMEOUT ?= 600
+# Idle OpenMP threads must not spin while another process of a test computes.
+export OMP_WAIT_POLICY ?= passive
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
+		| while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+
+setup: .venv/.extension ## Make .venv, install the dependencies, compile the extension
+
+demo: .venv/.extension ## The main job in miniature: record, anchor, verify, refute two kinds of lie
+	@$(BIN)/counterfoil demo
+
+test: test-rust test-python notebooks ## All tests: Rust, Python, notebooks
+
+test-rust: ## Tests of the core and the development chain
+	cargo test --workspace --exclude counterfoil-python --quiet
+
+test-python: .venv/.extension dist/.wheel ## Tests through Python, with independent oracles
+	$(BIN)/python -m pytest -q
+
+notebooks: .venv/.extension ## Execute every notebook
+	@for notebook in $(NOTEBOOKS); do \
+		PATH="$(BIN):$$PATH" $(BIN)/jupyter-execute --timeout=300 "$$notebook"; done
+
+lint: .venv/.extension ## Formatting, lints, types, import rules, the pure core, contract artifacts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --package counterfoil --no-default-features --quiet -- -D warnings
+	cargo test --package counterfoil --test architecture --quiet
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest counterfoil._native
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/python/unit/test_repository.py
+
+format: .venv/.extension ## Format the Rust and Python sources
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.extension ## Measure; writes benches/results and prints BENCHMARKS.md's tables
+	$(BIN)/python benches/bench.py
+
+contracts: ## Compile the contracts anew and compare with the committed artifact (needs npm)
+	cd contracts && npm ci --no-audit --no-fund && npm run build
+	git diff --exit-code --stat contracts/artifacts
+
+wheel: dist/.wheel ## Build the wheel into dist/
+
+deny: ## Licences, sources and advisories of the Rust dependencies (needs cargo-deny)
+	cargo deny check
+
+clean: ## Remove .venv and everything built
+	rm -rf .venv dist target .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find python -name '*.so' -delete
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"Counterfoil needs Python 3.11 or newer; say which with make PYTHON=...")'
+	@command -v cargo > /dev/null || { echo 'Counterfoil needs a Rust toolchain (cargo)' >&2; exit 1; }
+	@echo 'Making .venv'
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet uv
+	@# A torch that $(PYTHON) can import is reused: its folder comes last on the new path.
+	@$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' 2> /dev/null \
+		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth" || true
+	@touch $@
+
+.venv/.dependencies: pyproject.toml | .venv/.python
+	@$(UV) --quiet --requirements pyproject.toml --extra dev
+	@if $(BIN)/python -c 'import torch' 2> /dev/null; then \
+		echo 'torch: using the one that is installed'; \
+	elif [ '$(TORCH)' = cpu ]; then \
+		echo 'torch: downloading the CPU build from the PyTorch index (about 0.2 GB, 0.8 GB on disk)'; \
+		$(UV) --requirements pyproject.toml --extra torch --torch-backend cpu; \
+	else \
+		echo 'torch: downloading from PyPI; on Linux with CUDA libraries about 3 GB (5.4 GB on disk).'; \
+		echo '       Smaller: make TORCH=cpu. A torch that $(PYTHON) can import is reused.'; \
+		$(UV) --requirements pyproject.toml --extra torch; \
+	fi
+	@touch $@
+
+.venv/.extension: $(RUST_SOURCES) pyproject.toml .venv/.dependencies
+	@echo 'Compiling the extension (about three minutes the first time)'
+	@$(MATURIN) develop --release --quiet --uv
+	@touch $@
+
+dist/.wheel: .venv/.extension $(PYTHON_SOURCES)
+	@rm -rf dist
+	@$(MATURIN) build --release --quiet --out dist
+	@touch $@

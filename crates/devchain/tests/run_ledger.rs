@@ -1,0 +1,288 @@
+//! The run ledger's own rules, on the bytecode that is committed.
+
+mod common;
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256, U64, address, keccak256};
+use common::*;
+use counterfoil::chain::{ChainError, Client, Node, Payer, SignedHead, artifact};
+use counterfoil::evidence::AnchorRecord;
+use counterfoil::receipt::Signer;
+use counterfoil_devchain::DevChain;
+use serde_json::json;
+
+fn registered(chain: &DevChain, owner: &counterfoil::receipt::LocalSigner) -> B256 {
+    let run = registration(owner.address());
+    let call = IRunLedger::registerCall {
+        owner: run.owner,
+        specification: run.specification,
+        flags: run.flags,
+        nonce: run.nonce,
+    };
+    assert!(succeeded(&send(chain, owner, &call)));
+    assert_eq!(view(chain, Address::ZERO, &IRunLedger::ownerOfCall { run: run.run() }), Ok(owner.address()));
+    run.run()
+}
+
+#[test]
+fn a_run_is_registered_by_anybody_once_and_for_the_same_owner() {
+    let chain = DevChain::in_memory();
+    let (owner, stranger) = (funded(&chain, 1), funded(&chain, 2));
+    let run = registration(owner.address());
+    let mut call = IRunLedger::registerCall {
+        owner: run.owner,
+        specification: run.specification,
+        flags: 0,
+        nonce: run.nonce,
+    };
+    let first = send(&chain, &stranger, &call);
+    assert_eq!(first["logs"][0]["topics"][1], json!(run.run()), "both sides compute one run id");
+    let again = send(&chain, &owner, &call);
+    assert!(succeeded(&again) && again["logs"] == json!([]), "an equal registration changes nothing");
+    assert_eq!(view(&chain, Address::ZERO, &IRunLedger::ownerOfCall { run: run.run() }), Ok(owner.address()));
+
+    call.flags = 1;
+    let error: IRunLedger::UnsupportedFlags = refused_with(view(&chain, owner.address(), &call));
+    assert_eq!(error.flags, 1, "append-only is a promise that this version cannot keep");
+    (call.flags, call.owner) = (0, Address::ZERO);
+    refused_with::<IRunLedger::NoOwner>(view(&chain, owner.address(), &call));
+}
+
+#[test]
+fn a_strangers_anchor_is_refused_until_the_worker_allows_it() {
+    let chain = DevChain::in_memory();
+    let (worker, stranger) = (funded(&chain, 1), funded(&chain, 2));
+    let head = head(registered(&chain, &worker), worker.address(), 5);
+    let call = IRunLedger::anchorCall { a: anchor_of(&head, 0) };
+    let error: IRunLedger::NotAllowed = refused_with(view(&chain, stranger.address(), &call));
+    assert_eq!(error.caller, stranger.address());
+    assert!(!succeeded(&send(&chain, &stranger, &call)));
+
+    let allow = |anchorer| IRunLedger::setAnchorerCall { run: head.run, lane: 0, anchorer };
+    send(&chain, &worker, &allow(stranger.address()));
+    assert!(succeeded(&send(&chain, &stranger, &call)));
+    send(&chain, &worker, &allow(Address::ZERO));
+    let next = IRunLedger::anchorCall { a: IRunLedger::Anchor { index: 1, size: 6, ..anchor_of(&head, 0) } };
+    refused_with::<IRunLedger::NotAllowed>(view(&chain, stranger.address(), &next));
+    assert!(succeeded(&send(&chain, &worker, &next)), "the anchorer's end is not the log's end");
+}
+
+#[test]
+fn anchors_follow_each_other_and_grow() {
+    let chain = DevChain::in_memory();
+    let worker = funded(&chain, 1);
+    let from = worker.address();
+    let unknown = IRunLedger::anchorCall { a: anchor_of(&head(B256::ZERO, from, 1), 0) };
+    refused_with::<IRunLedger::UnknownRun>(view(&chain, from, &unknown));
+
+    let run = registered(&chain, &worker);
+    let anchor = |size, index| IRunLedger::anchorCall { a: anchor_of(&head(run, from, size), index) };
+    for size in [0, (1 << 40) + 1, u64::MAX] {
+        refused_with::<IRunLedger::WrongSize>(view(&chain, from, &anchor(size, 0)));
+    }
+    for index in [1, u64::MAX] {
+        refused_with::<IRunLedger::WrongIndex>(view(&chain, from, &anchor(5, index)));
+    }
+    let first = send(&chain, &worker, &anchor(5, 0));
+    let second = send(&chain, &worker, &anchor(9, 1));
+    assert!(succeeded(&first) && succeeded(&second));
+    for size in [1, 8, 9] {
+        let error: IRunLedger::WrongSize = refused_with(view(&chain, from, &anchor(size, 2)));
+        assert_eq!((error.previous, error.actual), (9, size));
+    }
+    let other = IRunLedger::Anchor { root: B256::ZERO, ..anchor(9, 1).a };
+    let error: IRunLedger::WrongIndex =
+        refused_with(view(&chain, from, &IRunLedger::anchorCall { a: other }));
+    assert_eq!((error.expected, error.actual), (2, 1), "an anchor is never replaced");
+
+    let again = send(&chain, &worker, &anchor(5, 0));
+    assert!(succeeded(&again) && again["logs"] == json!([]), "an equal anchor changes nothing");
+    let log = log_of(&head(run, from, 9));
+    let state = view(&chain, from, &IRunLedger::headCall { log }).unwrap();
+    assert_eq!((state.count, state.size, state.anchorer), (2, 9, Address::ZERO));
+
+    let (first, second, again) = (gas(&first), gas(&second), gas(&again));
+    println!("gas: first anchor {first}, next anchor {second}, equal anchor {again}");
+    assert!(second <= 57_000 && again <= 32_000, "gas of an anchor: {second}, repeated {again}");
+    let last = send(&chain, &worker, &anchor(1 << 40, 2));
+    assert!(succeeded(&last), "2^40 receipts are the most");
+}
+
+#[test]
+fn inclusion_holds_for_the_leaf_its_index_and_its_path_alone() {
+    let chain = DevChain::in_memory();
+    let worker = funded(&chain, 1);
+    let run = registered(&chain, &worker);
+    let leaves: Vec<Vec<u8>> = (0..13u8).map(|n| vec![n; 97]).collect();
+    for size in 1..=leaves.len() {
+        let tree = &leaves[..size];
+        let head = SignedHead { root: root(tree), ..head(run, worker.address(), size as u64) };
+        let index = size as u64 - 1;
+        assert!(succeeded(&send(&chain, &worker, &IRunLedger::anchorCall { a: anchor_of(&head, index) })));
+        let question = |position: u64, leaf: &[u8], proof: Vec<B256>| IRunLedger::isIncludedCall {
+            log: log_of(&head),
+            index,
+            anchored: IRunLedger::Head { size: head.size, root: head.root, headDigest: head.digest },
+            leaf: leaf.to_vec().into(),
+            leafIndex: position,
+            proof,
+        };
+        let holds =
+            |question: &IRunLedger::isIncludedCall| view(&chain, Address::ZERO, question).expect("a view");
+        for (position, leaf) in tree.iter().enumerate() {
+            let proof = path(position, tree);
+            let right = question(position as u64, leaf, proof.clone());
+            assert!(holds(&right), "leaf {position} of {size}");
+            for wrong in (0..=size as u64 + 1).chain([u64::MAX]).filter(|wrong| *wrong != position as u64) {
+                assert!(
+                    !holds(&question(wrong, leaf, proof.clone())),
+                    "leaf {position} of {size} at {wrong}"
+                );
+            }
+            for extra in [B256::ZERO, head.root] {
+                assert!(!holds(&question(position as u64, leaf, [proof.clone(), vec![extra]].concat())));
+            }
+            if let Some((_, short)) = proof.split_last() {
+                assert!(!holds(&question(position as u64, leaf, short.to_vec())), "a short path");
+            }
+            assert!(!holds(&question(position as u64, &leaf[1..], proof)), "a leaf has 97 bytes");
+            for (sizes, at) in [(head.size + 1, index), (head.size, index + 1)] {
+                let anchored = IRunLedger::Head { size: sizes, ..right.anchored };
+                let moved = IRunLedger::isIncludedCall { anchored, index: at, ..right.clone() };
+                assert!(!holds(&moved), "a root belongs to one size and one anchor");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_deep_proof_stays_cheap() {
+    let chain = DevChain::in_memory();
+    let worker = funded(&chain, 1);
+    let run = registered(&chain, &worker);
+    // Twenty levels: the leaf at 0 of 2^20, beside siblings of which nobody needs the leaves.
+    let leaf = vec![5; 97];
+    let proof: Vec<B256> = (0..20u8).map(B256::repeat_byte).collect();
+    let node = |left: B256, right: &B256| {
+        use sha2::{Digest, Sha256};
+        B256::from(<[u8; 32]>::from(Sha256::digest([&[1], left.as_slice(), right.as_slice()].concat())))
+    };
+    let top = proof.iter().fold(root(std::slice::from_ref(&leaf)), node);
+    let head = SignedHead { root: top, ..head(run, worker.address(), 1 << 20) };
+    assert!(succeeded(&send(&chain, &worker, &IRunLedger::anchorCall { a: anchor_of(&head, 0) })));
+    let question = IRunLedger::isIncludedCall {
+        log: log_of(&head),
+        index: 0,
+        anchored: IRunLedger::Head { size: head.size, root: top, headDigest: head.digest },
+        leaf: leaf.into(),
+        leafIndex: 0,
+        proof,
+    };
+    assert_eq!(view(&chain, Address::ZERO, &question), Ok(true));
+    let used = gas(&send(&chain, &worker, &question));
+    println!("gas: inclusion at 20 levels {used}");
+    assert!(used <= 50_000, "{used}");
+}
+
+#[test]
+fn the_client_registers_anchors_and_repeats_without_harm() {
+    let chain = Arc::new(DevChain::in_memory());
+    let worker = signer(9);
+    let run = registration(worker.address());
+    let client = Client::connect(chain.clone(), None).unwrap();
+    let first = head(run.run(), worker.address(), 3);
+    assert_eq!(client.head(first.run, first.worker, 0).unwrap(), None);
+    let record = client.anchor(&first, &run, Payer::Device(&worker)).unwrap();
+    assert_eq!((record.index, record.size, record.block_number, record.chain_id), (0, 3, 2, 31337));
+    let blocks = chain.call("eth_blockNumber", json!([])).unwrap();
+    assert_eq!(client.anchor(&first, &run, Payer::Device(&worker)).unwrap(), record);
+    assert_eq!(chain.call("eth_blockNumber", json!([])).unwrap(), blocks, "a repetition sends nothing");
+
+    let second = client.anchor(&head(first.run, first.worker, 8), &run, Payer::Chosen(&worker)).unwrap();
+    assert_eq!((second.index, second.block_number), (1, 3));
+    let behind = client.anchor(&first, &run, Payer::Device(&worker));
+    assert!(matches!(behind, Err(ChainError::Behind { expected: 3, actual: 8 })), "{behind:?}");
+    let fork = SignedHead { root: B256::ZERO, ..head(first.run, first.worker, 8) };
+    let fork = client.anchor(&fork, &run, Payer::Device(&worker));
+    assert!(matches!(fork, Err(ChainError::OtherHistory { size: 8, .. })), "{fork:?}");
+    let foreign = client.anchor(&head(first.run, first.worker, 9), &run, Payer::Chosen(&signer(4)));
+    assert!(
+        matches!(&foreign, Err(ChainError::Reverted { reason }) if reason.starts_with("NotAllowed")),
+        "{foreign:?}"
+    );
+
+    assert_eq!(client.confirm(&record).unwrap().as_ref(), Some(&record), "the chain itself knows the record");
+    let lie = AnchorRecord { block_time: 1, ..record.clone() };
+    assert_eq!(
+        client.confirm(&lie).unwrap().as_ref(),
+        Some(&record),
+        "its own time counts, not the claimed one"
+    );
+    for changed in [
+        AnchorRecord { index: 1, ..record.clone() },
+        AnchorRecord { size: 4, ..record.clone() },
+        AnchorRecord { root: B256::ZERO, ..record.clone() },
+        AnchorRecord { lane: 1, ..record.clone() },
+        AnchorRecord { chain_id: 1, ..record.clone() },
+        AnchorRecord { contract: Address::ZERO, ..record.clone() },
+    ] {
+        assert_eq!(client.confirm(&changed).unwrap(), None, "{changed:?}");
+    }
+
+    let json = serde_json::to_value(&record).unwrap();
+    assert_eq!(json["chainId"], "31337", "64-bit numbers are decimal strings");
+    assert_eq!(json["headDigest"], json!(first.digest));
+    assert_eq!(serde_json::from_value::<AnchorRecord>(json).unwrap(), record);
+}
+
+/// Another chain's node: the dev chain with the chain id of a real one.
+struct Elsewhere(DevChain);
+
+impl Node for Elsewhere {
+    fn call(&self, method: &str, params: serde_json::Value) -> Result<serde_json::Value, ChainError> {
+        if method == "eth_chainId" { Ok(json!("0x1")) } else { self.0.call(method, params) }
+    }
+}
+
+#[test]
+fn the_device_key_spends_nothing_on_other_chains() {
+    let chain = Arc::new(Elsewhere(DevChain::in_memory()));
+    let worker = signer(9);
+    let run = registration(worker.address());
+    assert!(matches!(Client::connect(chain.clone(), None), Err(ChainError::ContractNotNamed { chain: 1 })));
+    assert!(matches!(
+        Client::connect(chain.clone(), Some(Address::ZERO)),
+        Err(ChainError::NotRunLedger { .. })
+    ));
+    let client = Client::connect(chain.clone(), Some(chain.0.contract())).unwrap();
+    let refused = client.anchor(&head(run.run(), worker.address(), 3), &run, Payer::Device(&worker));
+    assert!(matches!(refused, Err(ChainError::DeviceKeyRefused { chain: 1, .. })), "{refused:?}");
+}
+
+#[test]
+fn the_artifact_belongs_to_the_sources() {
+    let contracts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts");
+    for (name, expected) in &artifact().sources {
+        use sha2::{Digest, Sha256};
+        let source = std::fs::read(contracts.join(name)).unwrap();
+        let actual = alloy_primitives::hex::encode(Sha256::digest(source));
+        assert_eq!(&actual, expected, "{name} changed after the contracts were built: run `make contracts`");
+    }
+    assert_eq!(artifact().sources.len(), 3);
+}
+
+#[test]
+fn the_creation_code_leaves_the_code_that_genesis_holds() {
+    let chain = DevChain::in_memory();
+    let created = chain.call("eth_call", json!([{"data": artifact().bytecode}, "latest"])).unwrap();
+    assert_eq!(created, json!(artifact().deployed_bytecode));
+    let code = chain.call("eth_getCode", json!([chain.contract()])).unwrap();
+    assert_eq!(code, created);
+    // EIP-1014 by hand: keccak256(0xff || factory || salt || keccak256(creation code)).
+    let factory = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+    let hash = keccak256(&artifact().bytecode);
+    let digest = keccak256([&[0xff], factory.as_slice(), B256::ZERO.as_slice(), hash.as_slice()].concat());
+    assert_eq!(chain.contract(), Address::from_slice(&digest[12..]));
+    assert_eq!(chain.call("eth_chainId", json!([])).unwrap(), json!(U64::from(31337)));
+}

@@ -1,0 +1,240 @@
+//! Reading a run folder, and its verdict, for Python.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use counterfoil::audit::{Confirmed, Record as CoreRecord, unconfirmed};
+use counterfoil::commit::Content;
+use counterfoil::evidence::{self, Log};
+use counterfoil::ledger::LedgerError;
+use counterfoil::primitives::Address;
+use counterfoil::receipt::schema::HEADER;
+use counterfoil::verify::{Judgement, headline};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::commit::{Commitment, Entry, Opening};
+use crate::gateway::{digest, enter, error, from_json};
+use crate::ledger::{Receipt, TreeHead};
+
+/// A run folder, read once and not believed.
+#[pyclass(frozen, module = "counterfoil", name = "Record")]
+pub(crate) struct Record(CoreRecord);
+
+impl Record {
+    fn log(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<&Log> {
+        let is_wanted = |log: &&Log| match worker {
+            Some(worker) => worker.parse() == Ok(log.worker) && log.lane == lane,
+            None => log.lane == lane,
+        };
+        self.0.logs().iter().find(is_wanted).ok_or_else(|| {
+            let message = format!("the run has no ledger of {} lane {lane}", worker.unwrap_or("any worker"));
+            error(py, "not-found", &message, [None, None, None])
+        })
+    }
+}
+
+#[pymethods]
+impl Record {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Record> {
+        enter(py, || CoreRecord::load(&path)).map(Record)
+    }
+
+    /// The folder.
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.0.folder().path().to_path_buf()
+    }
+
+    /// The contents of `spec.json`.
+    #[getter]
+    fn spec<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        from_json(py, &String::from_utf8_lossy(self.0.specification()))
+    }
+
+    /// Workers' addresses and lanes of the ledgers found.
+    #[getter]
+    fn lanes(&self) -> Vec<(String, u32)> {
+        self.0.logs().iter().map(|log| (log.worker.to_checksum(None), log.lane)).collect()
+    }
+
+    #[getter]
+    fn recipe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let files = PyDict::new(py);
+        for (name, contents) in self.0.recipe() {
+            files.set_item(name, PyBytes::new(py, contents))?;
+        }
+        Ok(files)
+    }
+
+    #[getter]
+    fn recipe_digest(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        enter(py, || self.0.recipe_digest()).map(|digest| digest.map(|digest| digest.to_string()))
+    }
+
+    /// Anchor records, as their JSON objects.
+    #[getter]
+    fn anchors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let records: Vec<_> = self.0.anchors().iter().map(|(_, record)| record).collect();
+        from_json(py, &serde_json::to_string(&records).expect("anchor records are plain data"))
+    }
+
+    #[pyo3(signature = (worker = None, lane = 0))]
+    fn receipts(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<Vec<Receipt>> {
+        Ok(self.log(py, worker, lane)?.receipts.iter().cloned().map(Receipt).collect())
+    }
+
+    /// The last signed tree head of a ledger.
+    #[pyo3(signature = (worker = None, lane = 0))]
+    fn tree_head(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<Option<TreeHead>> {
+        Ok(self.log(py, worker, lane)?.heads.last().cloned().map(TreeHead))
+    }
+
+    /// The fields of a receipt that this folder opens.
+    fn opened<'py>(&self, py: Python<'py>, receipt: &Receipt) -> PyResult<Bound<'py, PyDict>> {
+        let body = receipt.body(py)?;
+        let fields = PyDict::new(py);
+        for log in self.0.logs() {
+            for opening in log.openings(&receipt.0.digest) {
+                let Some((field, _)) = body.fields().nth(HEADER.len() + usize::from(opening.index)) else { continue };
+                let opened = enter(py, || log.open(opening))?;
+                fields.set_item(field.name, Opened(opened))?;
+            }
+        }
+        Ok(fields)
+    }
+
+    /// The bytes of a stored object, checked against their root; none when it is missing.
+    fn object<'py>(&self, py: Python<'py>, root: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let root = digest(py, "root", root)?;
+        let bytes = enter(py, || {
+            let bytes = self.0.folder().object(&root)?;
+            let actual = bytes.as_ref().map(|bytes| counterfoil::commit::bytes_root(bytes));
+            match actual {
+                Some(actual) if actual != root => Err(LedgerError::Damaged {
+                    place: format!("object {root}"),
+                    detail: format!("its bytes have the root {actual}"),
+                }),
+                _ => Ok(bytes),
+            }
+        })?;
+        Ok(bytes.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    /// Draws the verdict. `judgement` and the answer are JSON; `confirmed` holds, for each anchor,
+    /// what the verifier's chain said: (chain, confirmed, development, block time), or none.
+    #[pyo3(signature = (judgement, confirmed = None))]
+    #[allow(clippy::type_complexity)]
+    fn verify(
+        &self,
+        py: Python<'_>,
+        judgement: &str,
+        confirmed: Option<Vec<Option<(String, bool, bool, u64)>>>,
+    ) -> PyResult<(String, String)> {
+        let judgement: Judgement = serde_json::from_str(judgement).map_err(|refused| {
+            error(py, "invalid-input", &format!("this is no requirement: {refused}"), [None, None, None])
+        })?;
+        let answers = confirmed.unwrap_or_default();
+        enter(py, || {
+            let answer = |record: &evidence::AnchorRecord| {
+                let index = self.0.anchors().iter().position(|(_, known)| known == record);
+                match index.and_then(|index| answers.get(index).cloned().flatten()) {
+                    Some((chain, confirmed, development, block_time)) => {
+                        Confirmed { chain, confirmed, development, block_time }
+                    }
+                    None => unconfirmed(record),
+                }
+            };
+            let verdict = self.0.verify(&judgement, &answer)?;
+            let text = serde_json::to_string(&verdict).expect("a verdict is plain data");
+            Ok::<_, LedgerError>((headline(&verdict), text))
+        })
+    }
+}
+
+/// One opened field of a receipt.
+#[pyclass(frozen, module = "counterfoil", name = "Opened")]
+pub(crate) struct Opened(evidence::Opened);
+
+#[pymethods]
+impl Opened {
+    #[getter]
+    fn entries(&self) -> Vec<Entry> {
+        self.0.state.entries().iter().cloned().map(Entry).collect()
+    }
+
+    /// The plain commitment, comparable between runs.
+    #[getter]
+    fn commitment(&self) -> Commitment {
+        let state = self.0.state.clone();
+        Commitment { commitment: state.commitment(), state: Some(Arc::new(state)), values: None }
+    }
+
+    /// What the receipt's digest was blinded with.
+    #[getter]
+    fn blind<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.field.blind.blind.as_slice())
+    }
+
+    /// Canonical bytes by name, when they were stored by value.
+    #[getter]
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(values) = &self.0.values else { return Ok(None) };
+        let named = PyDict::new(py);
+        let dense = self.0.state.entries().iter().filter(|entry| entry.is_dense());
+        for (entry, bytes) in dense.zip(values) {
+            named.set_item(&entry.name, PyBytes::new(py, bytes))?;
+        }
+        Ok(Some(named))
+    }
+
+    /// Opens one tensor's entry against the receipt's digest, disclosing no other.
+    fn prove(&self, py: Python<'_>, name: &str) -> PyResult<Opening> {
+        enter(py, || self.0.state.prove(name, self.0.field.blind.entry_key())).map(Opening)
+    }
+
+    /// Scalars and texts by name, when they were stored by value.
+    fn scalars<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let scalars = PyDict::new(py);
+        let mut values = self.0.values.iter().flatten();
+        for entry in self.0.state.entries() {
+            match &entry.content {
+                Content::Dense { dtype, shape, .. } => {
+                    let Some(bytes) = values.next() else { break };
+                    match (dtype.as_str(), shape.as_slice(), bytes.as_slice()) {
+                        ("BOOL", [], [byte]) => scalars.set_item(&entry.name, *byte != 0)?,
+                        ("I64", [], bytes) => scalars.set_item(&entry.name, i64::from_le_bytes(eight(bytes)))?,
+                        ("F64", [], bytes) => scalars.set_item(&entry.name, f64::from_le_bytes(eight(bytes)))?,
+                        ("U8", [_], bytes) if std::str::from_utf8(bytes).is_ok() => {
+                            scalars.set_item(&entry.name, String::from_utf8_lossy(bytes))?;
+                        }
+                        _ => {}
+                    }
+                }
+                Content::Absent => scalars.set_item(&entry.name, py.None())?,
+                Content::Alias { .. } => {}
+            }
+        }
+        Ok(scalars)
+    }
+}
+
+fn eight(bytes: &[u8]) -> [u8; 8] {
+    bytes.try_into().expect("a scalar of eight bytes, by its dtype")
+}
+
+/// Whether text is an address; returns it with its checksum.
+#[pyfunction]
+fn checksum_address(py: Python<'_>, text: &str) -> PyResult<String> {
+    let parsed: Result<Address, _> = text.parse();
+    parsed.map(|address| address.to_checksum(None)).map_err(|_| {
+        error(py, "invalid-input", &format!("{text:?} is no address (0x and 40 hexadecimal digits)"), [None, None, None])
+    })
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Record>()?;
+    module.add_class::<Opened>()?;
+    module.add_function(wrap_pyfunction!(checksum_address, module)?)
+}

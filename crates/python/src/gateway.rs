@@ -1,0 +1,50 @@
+//! The one way from Python into the core: release the interpreter, run, turn errors and panics
+//! into the classes of `counterfoil.errors`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use counterfoil::primitives::Report;
+use pyo3::prelude::*;
+
+/// Runs core code without the interpreter's lock.
+pub(crate) fn enter<T: Send, E: Report + Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> PyResult<T> {
+    match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(raise(py, &error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(error(py, "internal", &format!("internal error, please report it: {text}"), [None, None, None]))
+        }
+    }
+}
+
+/// The exception that belongs to an error of the core.
+pub(crate) fn raise(py: Python<'_>, report: &dyn Report) -> PyErr {
+    error(py, report.code(), &report.to_string(), [report.expected(), report.actual(), report.place()])
+}
+
+/// An exception by its code.
+pub(crate) fn error(py: Python<'_>, code: &str, message: &str, evidence: [Option<String>; 3]) -> PyErr {
+    let made = py
+        .import("counterfoil.errors")
+        .and_then(|errors| errors.getattr("from_code"))
+        .and_then(|from_code| from_code.call1((code, message, evidence[0].clone(), evidence[1].clone(), evidence[2].clone())));
+    made.map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// A plain Python value from JSON text.
+pub(crate) fn from_json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("json")?.call_method1("loads", (text,))
+}
+
+/// 32 bytes given by a caller.
+pub(crate) fn digest(py: Python<'_>, what: &str, bytes: &[u8]) -> PyResult<counterfoil::primitives::Digest> {
+    counterfoil::primitives::Digest::try_from(bytes).map_err(|_| {
+        let evidence = [Some("32 bytes".into()), Some(format!("{} bytes", bytes.len())), Some(what.into())];
+        error(py, "invalid-input", &format!("{what} must have 32 bytes, found {}", bytes.len()), evidence)
+    })
+}

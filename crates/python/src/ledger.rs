@@ -1,0 +1,308 @@
+//! Keys, the writer of a lane, receipts and tree heads for Python.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use counterfoil::evidence::{self, kind_name};
+use counterfoil::keys::{KeyFolder, create_key, generate_key, load_key};
+use counterfoil::ledger::{CloseReason, Field, Ledger as CoreLedger, LedgerError, RunSettings};
+use counterfoil::primitives::Digest;
+use counterfoil::receipt::schema::Kind;
+use counterfoil::receipt::{self, Body, LocalSigner, Signer, Value, recover, typed_data};
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt};
+
+use crate::commit::Commitment;
+use crate::gateway::{digest, enter, error, from_json, raise};
+
+/// A private key that signs receipts. It cannot be printed or pickled.
+#[pyclass(frozen, module = "counterfoil", name = "Key")]
+pub(crate) struct Key(pub(crate) Arc<LocalSigner>);
+
+#[pymethods]
+impl Key {
+    #[staticmethod]
+    fn device(py: Python<'_>) -> PyResult<Key> {
+        enter(py, || KeyFolder::of_user()?.device_key()).map(|signer| Key(Arc::new(signer)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (path = None))]
+    fn generate(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Key> {
+        enter(py, || path.map_or_else(generate_key, |path| create_key(&path))).map(|signer| Key(Arc::new(signer)))
+    }
+
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Key> {
+        enter(py, || load_key(&path)).map(|signer| Key(Arc::new(signer)))
+    }
+
+    #[getter]
+    fn address(&self) -> String {
+        self.0.address().to_checksum(None)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Key({})", self.address())
+    }
+
+    fn __reduce__(&self, py: Python<'_>) -> PyResult<()> {
+        Err(error(py, "key", "a key cannot be pickled or copied; load it from its file where it is needed", [None, None, None]))
+    }
+}
+
+/// The folder in which this user's keys lie.
+#[pyfunction]
+fn key_folder(py: Python<'_>) -> PyResult<PathBuf> {
+    enter(py, || KeyFolder::of_user().map(|folder| folder.path().to_path_buf()))
+}
+
+/// A receipt as it stands in a ledger.
+#[pyclass(frozen, module = "counterfoil", name = "Receipt")]
+#[derive(Clone)]
+pub(crate) struct Receipt(pub(crate) receipt::Receipt);
+
+impl Receipt {
+    pub(crate) fn body(&self, py: Python<'_>) -> PyResult<Body> {
+        let Some(kind) = Kind::from_number(self.0.kind) else {
+            let message = format!("{} receipts cannot be read by this version", kind_name(self.0.kind));
+            return Err(error(py, "invalid-input", &message, [None, None, None]));
+        };
+        Body::decode(kind, &self.0.body).map_err(|refused| raise(py, &refused))
+    }
+}
+
+#[pymethods]
+impl Receipt {
+    #[getter]
+    fn kind(&self) -> String {
+        kind_name(self.0.kind)
+    }
+
+    #[getter]
+    fn sequence(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.body(py)?.unsigned("sequence"))
+    }
+
+    #[getter]
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        fields_of(py, &self.body(py)?)
+    }
+
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.digest.as_slice())
+    }
+
+    #[getter]
+    fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.signature.0)
+    }
+
+    #[getter]
+    fn signer(&self, py: Python<'_>) -> PyResult<String> {
+        signer_of(py, self.0.digest, &self.0.signature)
+    }
+
+    fn typed_data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        from_json(py, &typed_data(&self.body(py)?).to_string())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Receipt({}, {})", self.kind(), self.0.digest)
+    }
+}
+
+fn fields_of<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyDict>> {
+    let fields = PyDict::new(py);
+    for (field, value) in body.fields() {
+        match value {
+            Value::Unsigned(number) => fields.set_item(field.name, number)?,
+            Value::Address(address) => fields.set_item(field.name, address.to_checksum(None))?,
+            Value::Digest(digest) => fields.set_item(field.name, PyBytes::new(py, digest.as_slice()))?,
+        }
+    }
+    Ok(fields)
+}
+
+fn signer_of(py: Python<'_>, digest: Digest, signature: &receipt::Signature) -> PyResult<String> {
+    match recover(digest, signature) {
+        Ok(address) => Ok(address.to_checksum(None)),
+        Err(refused) => Err(error(py, "proof", &format!("the signature is refused: {refused}"), [None, None, None])),
+    }
+}
+
+/// The signed size and root of a ledger.
+#[pyclass(frozen, module = "counterfoil", name = "TreeHead")]
+pub(crate) struct TreeHead(pub(crate) evidence::TreeHead);
+
+#[pymethods]
+impl TreeHead {
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    #[getter]
+    fn root<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.root().as_slice())
+    }
+
+    #[getter]
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        fields_of(py, &self.0.body)
+    }
+
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.body.digest().as_slice())
+    }
+
+    #[getter]
+    fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.signature.0)
+    }
+
+    #[getter]
+    fn signer(&self, py: Python<'_>) -> PyResult<String> {
+        signer_of(py, self.0.body.digest(), &self.0.signature)
+    }
+
+    fn typed_data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        from_json(py, &typed_data(&self.0.body).to_string())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("TreeHead(size={}, root={})", self.0.size(), self.0.root())
+    }
+}
+
+/// The writer of one lane. `release` ends it, so that another writer may open the lane.
+#[pyclass(frozen, module = "counterfoil._native", name = "Ledger")]
+pub(crate) struct Ledger(Mutex<Option<Arc<CoreLedger>>>);
+
+impl Ledger {
+    fn new(ledger: CoreLedger) -> Ledger {
+        Ledger(Mutex::new(Some(Arc::new(ledger))))
+    }
+
+    fn get(&self, py: Python<'_>) -> PyResult<Arc<CoreLedger>> {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.clone().ok_or_else(|| raise(py, &LedgerError::Closed))
+    }
+}
+
+#[pymethods]
+impl Ledger {
+    #[staticmethod]
+    fn create(
+        py: Python<'_>,
+        folder: PathBuf,
+        specification: Vec<u8>,
+        recipe: BTreeMap<String, Vec<u8>>,
+        key: &Key,
+    ) -> PyResult<Ledger> {
+        let settings = RunSettings { specification, recipe };
+        let signer = Arc::clone(&key.0);
+        enter(py, || CoreLedger::create(&folder, &settings, signer, &KeyFolder::of_user()?)).map(Ledger::new)
+    }
+
+    #[staticmethod]
+    fn join(py: Python<'_>, folder: PathBuf, lane: u32, rank: u32, key: &Key) -> PyResult<Ledger> {
+        let signer = Arc::clone(&key.0);
+        enter(py, || CoreLedger::join_run(&folder, lane, rank, signer, &KeyFolder::of_user()?)).map(Ledger::new)
+    }
+
+    #[staticmethod]
+    fn open(py: Python<'_>, folder: PathBuf, lane: u32, key: &Key) -> PyResult<Ledger> {
+        let signer = Arc::clone(&key.0);
+        enter(py, || CoreLedger::open(&folder, lane, signer, &KeyFolder::of_user()?)).map(Ledger::new)
+    }
+
+    #[getter]
+    fn run<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, self.get(py)?.run().as_slice()))
+    }
+
+    #[getter]
+    fn step(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.get(py)?.step())
+    }
+
+    /// Signs and appends a receipt; returns its sequence number.
+    fn record(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        values: &Bound<'_, PyDict>,
+        fields: &Bound<'_, PyDict>,
+    ) -> PyResult<u64> {
+        let ledger = self.get(py)?;
+        let mut words = Vec::with_capacity(values.len());
+        for (name, value) in values {
+            let value = match value.cast::<PyInt>() {
+                Ok(number) => Value::Unsigned(number.extract()?),
+                Err(_) => Value::Digest(digest(py, "a digest field", value.extract()?)?),
+            };
+            words.push((name.extract::<String>()?, value));
+        }
+        let mut commitments = Vec::with_capacity(fields.len());
+        for (name, field) in fields {
+            let field: PyRef<'_, Commitment> = field.extract()?;
+            let values = field.values.as_ref().map(|values| values.to_vec());
+            commitments.push((name.extract::<String>()?, Field { state: field.state(py)?.as_ref().clone(), values }));
+        }
+        enter(py, || {
+            let words: Vec<(&str, Value)> = words.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let fields: Vec<(&str, Field)> =
+                commitments.iter().map(|(name, field)| (name.as_str(), field.clone())).collect();
+            ledger.record(kind, &words, &fields)
+        })
+    }
+
+    /// Stores a tensor's canonical bytes as an object of the run.
+    fn store(&self, py: Python<'_>, root: &[u8], bytes: PyReadonlyArray1<'_, u8>) -> PyResult<()> {
+        let (ledger, root, bytes) = (self.get(py)?, digest(py, "root", root)?, bytes.as_slice()?);
+        enter(py, || ledger.folder().store_object(&root, bytes))
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let ledger = self.get(py)?;
+        enter(py, || ledger.flush())
+    }
+
+    fn tree_head(&self, py: Python<'_>) -> PyResult<TreeHead> {
+        let ledger = self.get(py)?;
+        enter(py, || ledger.tree_head()).map(TreeHead)
+    }
+
+    /// Writes the close receipt and a last tree head, and gives the lane free.
+    fn close(&self, py: Python<'_>, reason: u32) -> PyResult<()> {
+        let ledger = self.get(py)?;
+        let reason = match reason {
+            0 => CloseReason::Finished,
+            1 => CloseReason::Exception,
+            _ => CloseReason::Abandoned,
+        };
+        let closed = enter(py, || ledger.close(reason));
+        drop(ledger);
+        self.release(py);
+        closed
+    }
+
+    /// Gives the lane free without closing it.
+    fn release(&self, py: Python<'_>) {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(taken));
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Key>()?;
+    module.add_class::<Ledger>()?;
+    module.add_class::<Receipt>()?;
+    module.add_class::<TreeHead>()?;
+    module.add_function(wrap_pyfunction!(key_folder, module)?)
+}

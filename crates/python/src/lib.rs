@@ -1,0 +1,16 @@
+//! The shim: one Python function or method is argument parsing and one call of the core.
+
+mod audit;
+mod commit;
+mod gateway;
+mod ledger;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    commit::register(module)?;
+    ledger::register(module)?;
+    audit::register(module)
+}

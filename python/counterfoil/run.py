@@ -1,0 +1,273 @@
+"""Recording a run: a folder that turns into evidence while a model trains."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from counterfoil import _native
+from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
+from counterfoil.commit import canonical_bytes, commit_tensors
+from counterfoil.errors import InvalidInput
+
+_FINISHED, _EXCEPTION = 0, 1
+
+
+class Run:
+    """One worker's lane of one run, open for writing.
+
+    Make one with `Run.create`, `Run.join` or `Run.open`, and use it as a context manager: leaving
+    the block seals the run, also on an exception. Nothing leaves the machine.
+
+    Attributes:
+        path: The run's folder.
+        id: The run's 32-byte id.
+        spec: The contents of `spec.json`.
+        key: The key that signs.
+        lane: Number of this lane.
+        replayable: Whether the run has a recipe, so that its steps can be re-executed.
+        closed: Whether this object no longer writes.
+    """
+
+    def __init__(self, path: Path, ledger: _native.Ledger, key: Key, lane: int) -> None:
+        """Wraps an opened lane; use `create`, `join` or `open`."""
+        self.path = path
+        self.id = ledger.run
+        self.spec: dict[str, Any] = json.loads((path / "spec.json").read_bytes())
+        self.key = key
+        self.lane = lane
+        self.replayable = (path / "recipe").is_dir()
+        self.closed = False
+        self._ledger = ledger
+        self._last_step = ledger.step
+        self._callbacks: list[Callable[[int], None]] = []
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        key: Key | None = None,
+        spec: Mapping[str, Any] | None = None,
+        recipe: str | os.PathLike[str] | None = None,
+        policy: Mapping[str, int] | None = None,
+        public: Sequence[str] = (),
+    ) -> Self:
+        """Begins a run in a new folder.
+
+        Args:
+            path: The folder; must be missing or empty.
+            key: Signs the receipts; by default the device key, made on first use.
+            spec: What you pin about the run, in JSON's types; it becomes part of the run's id.
+            recipe: A Python file, or a folder with `recipe.py`, that can re-execute the steps. It
+                is copied into the run and its digest is part of the genesis receipt.
+            policy: The floor: every how many steps a field must be committed, for example
+                `{"gradients": 1, "parameters": 50}`. Nobody can go below it later.
+            public: Fields that are not blinded, for example `["step.metrics"]`.
+
+        Raises:
+            RunExists: The folder is not empty.
+            InvalidInput: The specification, policy or recipe is refused.
+            KeyRefused: The device key cannot be used.
+        """
+        folder = Path(path)
+        document = {**(spec or {}), "policy": dict(policy or {}), "public": sorted(public)}
+        try:
+            text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
+        except (TypeError, ValueError) as refused:
+            raise InvalidInput(f"spec holds what JSON cannot: {refused}", where="spec") from None
+        key = key or Key.device()
+        files = {} if recipe is None else _read_recipe(Path(recipe))
+        return cls(folder, _native.Ledger.create(folder, text.encode(), files, key), key, 0)
+
+    @classmethod
+    def join(
+        cls, path: str | os.PathLike[str], *, lane: int, rank: int = 0, key: Key | None = None
+    ) -> Self:
+        """Begins a new lane of an existing run: another worker, rank or device.
+
+        Raises:
+            NotFound: There is no run in the folder.
+            RunExists: This key wrote this lane before.
+        """
+        key = key or Key.device()
+        return cls(Path(path), _native.Ledger.join(Path(path), lane, rank, key), key, lane)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, lane: int = 0, key: Key | None = None
+    ) -> Self:
+        """Continues a lane; an unfinished write of an interrupted process is dropped.
+
+        Raises:
+            NotFound: There is no such lane of this key.
+            RunLocked: Another process writes it.
+            CorruptJournal: It is damaged, or shorter than an anchor says.
+            KeyRefused: The lane was begun on another machine; use `join`.
+        """
+        key = key or Key.device()
+        return cls(Path(path), _native.Ledger.open(Path(path), lane, key), key, lane)
+
+    def attach(self, model: Any, optimizer: Any, **options: Any) -> Any:
+        """Records every step of a PyTorch optimiser; see `counterfoil.torch.attach`."""
+        return importlib.import_module("counterfoil.torch").attach(
+            self, model, optimizer, **options
+        )
+
+    def batches(self, loader: Iterable[Any]) -> Any:
+        """Iterates over batches and records what was fed; see `counterfoil.torch.batches`."""
+        return importlib.import_module("counterfoil.torch").batches(self, loader)
+
+    @property
+    def step(self) -> int:
+        """The last recorded step, 0 before the first."""
+        return self._last_step if self.closed else self._ledger.step
+
+    def record_step(
+        self,
+        step: int,
+        fields: Mapping[str, Commitment],
+        *,
+        flags: int = 0,
+        work_units: int = 0,
+    ) -> int:
+        """Signs a receipt of one optimiser step.
+
+        Args:
+            step: Its number, one more than the last.
+            fields: State commitments by field: batch, samples, contribution, gradients,
+                parameters, optimizer, buffers, hyperparameters, randomness, environment, metrics,
+                extensions.
+            flags: 1 skipped, 2 not replayable, 4 hashed by the fallback path.
+            work_units: Units of work that the step counts for, by your own measure.
+
+        Returns:
+            The receipt's sequence number. The receipt itself is had from `receipts()`, which waits
+            until it is durable.
+
+        Raises:
+            InvalidInput: The step is not the next, a field is unknown, or a due field is missing.
+            RunClosed: The run was closed.
+            StorageFull: The disk is full; receipts up to the last flush are safe.
+        """
+        return self._ledger.record(
+            "step", {"step": step, "flags": flags, "workUnits": work_units}, dict(fields)
+        )
+
+    def record_policy(self, first_step: int, cadence: Mapping[str, int]) -> int:
+        """Signs the cadences that hold from a later step on: every how many steps, 0 for never.
+
+        Args:
+            first_step: The first step they hold for, later than the last recorded one.
+            cadence: By field of a step, or `checkpoint`; the others are 0.
+
+        Raises:
+            InvalidInput: A name is unknown, or the policy reaches back or goes below the floor.
+        """
+        values = {f"{name}Every": every for name, every in cadence.items()}
+        return self._ledger.record("policy", {"firstStep": first_step, **values}, {})
+
+    def record_checkpoint(self, step: int, fields: Mapping[str, Commitment]) -> int:
+        """Signs a receipt of a complete state after `step`; see `store` for its tensors.
+
+        Args:
+            step: The last recorded step.
+            fields: State commitments by field: parameters, optimizer, buffers, hyperparameters,
+                randomness, environment, extensions.
+
+        Raises:
+            InvalidInput: The step is not the last recorded one, or a field is unknown.
+        """
+        return self._ledger.record("checkpoint", {"step": step}, dict(fields))
+
+    def store(self, tensors: Mapping[str, Any]) -> Commitment:
+        """Stores the bytes of named tensors under their roots, durably.
+
+        Returns:
+            The commitment to them, as of `commit_tensors`.
+        """
+        commitment = commit_tensors(tensors)
+        for entry in commitment.entries:
+            if entry.kind == "dense":
+                self._ledger.store(entry.root, canonical_bytes(tensors[entry.name]))
+        return commitment
+
+    def on_close(self, callback: Callable[[int], None]) -> None:
+        """Calls `callback(reason)` before the close receipt; 0 finished, 1 exception."""
+        self._callbacks.append(callback)
+
+    def flush(self) -> None:
+        """Returns when every receipt recorded so far is durable."""
+        self._ledger.flush()
+
+    def receipts(self) -> list[Receipt]:
+        """All receipts of this lane, after making them durable."""
+        if not self.closed:
+            self.flush()
+        return Record(self.path).receipts(self.key.address, self.lane)
+
+    def tree_head(self) -> TreeHead:
+        """The signed size and root of this lane, over every receipt recorded so far."""
+        if not self.closed:
+            return self._ledger.tree_head()
+        head = Record(self.path).tree_head(self.key.address, self.lane)
+        assert head is not None, "closing a run signs a tree head"
+        return head
+
+    def close(self) -> None:
+        """Seals the lane with a close receipt and a signed tree head. Twice does nothing."""
+        self._close(_FINISHED)
+
+    def _close(self, reason: int) -> None:
+        if self.closed:
+            return
+        try:
+            while self._callbacks:
+                self._callbacks.pop()(reason)
+        except BaseException:
+            reason = _EXCEPTION
+            raise
+        finally:
+            self._last_step = self._ledger.step
+            self.closed = True
+            self._ledger.close(reason)
+
+    def __enter__(self) -> Self:
+        """Returns the run itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Seals the run; a failure to seal never hides the exception that led here."""
+        try:
+            self._close(_EXCEPTION if kind else _FINISHED)
+        except Exception as failed:
+            if error is None:
+                raise
+            error.add_note(f"counterfoil: sealing the run failed as well: {failed}")
+
+    def __repr__(self) -> str:
+        """Path, id and progress."""
+        state = "closed" if self.closed else "open"
+        return f"Run({str(self.path)!r}, id=0x{self.id.hex()[:8]}.., step={self.step}, {state})"
+
+
+def _read_recipe(path: Path) -> dict[str, bytes]:
+    """A recipe's files by their path inside it; a single file becomes `recipe.py`."""
+    if path.is_file():
+        return {"recipe.py": path.read_bytes()}
+    if not (path / "recipe.py").is_file():
+        raise InvalidInput(
+            f"{path} is neither a Python file nor a folder with recipe.py", where=str(path)
+        )
+    files = sorted(file for file in path.rglob("*.py") if file.is_file())
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}

@@ -1,0 +1,190 @@
+"""Verification: from a run folder to a verdict of four independent lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from counterfoil import _native
+from counterfoil._native import Record
+from counterfoil.errors import InvalidInput, Refuted
+
+if TYPE_CHECKING:
+    from counterfoil.chain import Chain
+
+_NAMED: dict[str, dict[str, Any]] = {
+    "integrity": {},
+    "stranger": {"signer": True, "recipe": True, "time": True, "replayed": 20},
+}
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A link of the evidence that does not hold.
+
+    Attributes:
+        edge: Between what: `ledger: receipt 17 (step 14): body`.
+        expected: What the other end demands.
+        actual: What lies there.
+    """
+
+    edge: str
+    expected: str
+    actual: str
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A replayed step that gave something else than its receipt says.
+
+    Attributes:
+        step: Its number.
+        field: The receipt's field.
+        tensor: Name of the first tensor that differs.
+        expected: What the receipt binds.
+        actual: What the replay gave.
+    """
+
+    step: int
+    field: str
+    tensor: str
+    expected: str
+    actual: str
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What re-executing steps showed.
+
+    Attributes:
+        steps: Steps whose every committed field was reproduced bit for bit.
+        refuted: Fields that came out otherwise.
+        notes: Remarks: steps that could not be replayed and why, how the child was confined.
+    """
+
+    steps: tuple[int, ...]
+    refuted: tuple[Mismatch, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Verdict:
+    """What verification found: four lines, and a status that speaks of one requirement.
+
+    Attributes:
+        status: `verified`, `refuted` or `undecided`, always read together with `requirement`.
+        requirement: What the status speaks of.
+        integrity: The line on whether every link holds.
+        signer: The line on who signed.
+        time: The line on when the receipts existed.
+        transition: The line on whether the training steps were what they claim.
+        broken: Edges that do not hold.
+        missing: What is required and not shown, with what to do next.
+        notes: Remarks, such as openings that are missing.
+        not_shown: What no verdict of this package shows.
+    """
+
+    def __init__(self, headline: str, document: dict[str, Any]) -> None:
+        """Wraps the core's answer."""
+        self._headline = headline
+        self._document = document
+        self.status: str = document["status"]
+        self.requirement: str = document["requirement"]
+        self.integrity: str = document["integrity"]["line"]
+        self.signer: str = document["signer"]["line"]
+        self.time: str = document["time"]["line"]
+        self.transition: str = document["transition"]["line"]
+        edges = document["integrity"]["broken"] + document["transition"]["mismatches"]
+        self.broken = [Edge(**edge) for edge in edges]
+        self.missing: list[str] = document["missing"]
+        self.notes: list[str] = document["notes"]
+        self.not_shown: list[str] = document["not_shown"]
+
+    def to_json(self) -> str:
+        """The verdict as JSON, stable for machines."""
+        return json.dumps(self._document, indent=1)
+
+    def __str__(self) -> str:
+        """The headline, the four lines, and what is missing."""
+        lines = [
+            self._headline,
+            f"  Integrity   {self.integrity}",
+            f"  Signer      {self.signer}",
+            f"  Time        {self.time}",
+            f"  Transition  {self.transition}",
+        ]
+        lines += [f"  missing: {text}" for text in self.missing]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """The headline."""
+        return f"<Verdict {self._headline}>"
+
+    def __bool__(self) -> NoReturn:
+        """A verdict is never just true: read `.status` and the four lines.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("a verdict is neither true nor false: read .status and the four lines")
+
+
+def verify(
+    path: str | os.PathLike[str] | Record,
+    *,
+    signer: str | None = None,
+    recipe: str | None = None,
+    require: str | Mapping[str, Any] = "integrity",
+    chain: Chain | None = None,
+    replay: ReplayReport | None = None,
+) -> Verdict:
+    """Checks a run folder: every signature, link, opening, object and anchor.
+
+    Args:
+        path: The run folder.
+        signer: The address that you expect to own the run, learnt from its owner. Without it the
+            evidence is only consistent with itself.
+        recipe: The recipe's digest, `0x` and 64 hexadecimal digits, after you read the recipe.
+        require: `integrity`, `stranger` (signer and recipe pinned, every receipt anchored on a
+            chain that you chose, 20 steps replayed by you), or a mapping with some of `signer`,
+            `recipe`, `time` (bool), `parameters_every`, `replayed` (int).
+        chain: A chain that you chose, to confirm anchors with.
+        replay: What `counterfoil.torch.replay` found; it passes it itself.
+
+    Returns:
+        The verdict, `verified` or `undecided`.
+
+    Raises:
+        Refuted: Something claimed is false; `.verdict` says what.
+        NotFound: The folder holds no run.
+        InvalidInput: An argument is refused.
+    """
+    record = path if isinstance(path, Record) else Record(path)
+    named = isinstance(require, str)
+    if named and require not in _NAMED:
+        raise InvalidInput(
+            f"there is no requirement {require!r}", expected=" or ".join(_NAMED), where="require"
+        )
+    requirement = _NAMED[str(require)] if named else dict(require)  # type: ignore[arg-type]
+    judgement = {
+        "name": require if named else ", ".join(f"{k}={v}" for k, v in requirement.items()),
+        "require": requirement,
+        "signer": None if signer is None else _native.checksum_address(signer),
+        "recipe": recipe,
+        "replayed": len(replay.steps) if replay else 0,
+        "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
+        "notes": list(replay.notes) if replay else [],
+    }
+    confirmed = None if chain is None else [chain.confirm(anchor) for anchor in record.anchors]
+    headline, document = record.verify(json.dumps(judgement), confirmed)
+    verdict = Verdict(headline, json.loads(document))
+    if verdict.status == "refuted":
+        raise Refuted(verdict)
+    return verdict
+
+
+def _as_edge(wrong: Mismatch) -> dict[str, str]:
+    place = f"step {wrong.step}: {wrong.field} {wrong.tensor!r}"
+    return {"edge": place, "expected": wrong.expected, "actual": wrong.actual}

@@ -1,0 +1,187 @@
+//! Gathers a run's evidence from its folder and has it verified.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::chain::DEVELOPMENT_CHAIN;
+use crate::evidence::{AnchorRecord, FrameError, Log};
+use crate::journal::{self, JournalError};
+use crate::ledger::{LedgerError, RunFolder};
+use crate::primitives::{Address, Digest};
+use crate::verify::{Anchored, Edge, Evidence, Findings, Judgement, Verdict, judge, structural};
+
+/// Everything that lies in a run folder, read once and not believed.
+pub struct Record {
+    folder: RunFolder,
+    specification: Vec<u8>,
+    recipe: BTreeMap<String, Vec<u8>>,
+    logs: Vec<Log>,
+    anchors: Vec<(String, AnchorRecord)>,
+    damage: Vec<Edge>,
+}
+
+/// Whether a chain that the verifier chose holds this record's tree head, and the chain's name.
+pub type Confirmation<'a> = dyn Fn(&AnchorRecord) -> Confirmed + 'a;
+
+/// What a chain says about an anchor record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The chain in words.
+    pub chain: String,
+    /// Whether the chain holds exactly this head.
+    pub confirmed: bool,
+    /// Whether it is a development chain.
+    pub development: bool,
+    /// Unix seconds of the block, by the chain's own word when it confirmed the record.
+    pub block_time: u64,
+}
+
+impl Record {
+    /// Reads a run folder.
+    ///
+    /// Damage that a change of bytes can cause (a journal that does not parse, a file that is no
+    /// record) is kept and becomes a broken edge of the verdict; only what keeps the evidence from
+    /// being read at all is an error.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] when the folder holds no run, and what the operating system
+    /// reports.
+    pub fn load(path: &Path) -> Result<Record, LedgerError> {
+        let folder = RunFolder::open(path)?;
+        let mut damage = Vec::new();
+        let mut keep = |error: LedgerError| -> Result<(), LedgerError> {
+            damage.push(match error {
+                LedgerError::Damaged { place, detail } => edge(&place, detail),
+                LedgerError::Journal(JournalError::Corrupt { path, offset, detail }) => {
+                    edge(&format!("{} at byte {offset}", path.display()), detail)
+                }
+                other => return Err(other),
+            });
+            Ok(())
+        };
+        let mut logs = Vec::new();
+        let lanes = folder.lanes();
+        for (worker, lane) in lanes.or_else(|error| keep(error).map(|()| Vec::new()))? {
+            match read_log(&folder, worker, lane) {
+                Ok(log) => logs.push(log),
+                Err(error) => keep(error)?,
+            }
+        }
+        let anchors = folder.anchors().or_else(|error| keep(error).map(|()| Vec::new()))?;
+        let recipe = folder.recipe().or_else(|error| keep(error).map(|()| BTreeMap::new()))?;
+        let specification = folder.specification()?;
+        Ok(Record { folder, specification, recipe, logs, anchors, damage })
+    }
+
+    /// Bytes of `spec.json`.
+    pub fn specification(&self) -> &[u8] {
+        &self.specification
+    }
+
+    /// Files of the recipe.
+    pub fn recipe(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.recipe
+    }
+
+    /// The digest that a verifier pins for this recipe; none when the run has none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] when a file's name cannot name an entry.
+    pub fn recipe_digest(&self) -> Result<Option<Digest>, LedgerError> {
+        let state = crate::ledger::recipe_state(&self.recipe)?;
+        Ok(state.map(|state| state.commitment().digest(&Digest::ZERO)))
+    }
+
+    /// The lanes found.
+    pub fn logs(&self) -> &[Log] {
+        &self.logs
+    }
+
+    /// The anchor records found.
+    pub fn anchors(&self) -> &[(String, AnchorRecord)] {
+        &self.anchors
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// Checks everything and draws the verdict. `confirmation` asks the chain that the verifier
+    /// chose; without one no anchor is confirmed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] when the recipe's files cannot be named.
+    pub fn verify(&self, judgement: &Judgement, confirmation: &Confirmation<'_>) -> Result<Verdict, LedgerError> {
+        let object_root = |root: &Digest| self.folder.object_root(root);
+        let mut damage = self.damage.clone();
+        let recipe = crate::ledger::recipe_state(&self.recipe).unwrap_or_else(|error| {
+            damage.push(edge("recipe/", error));
+            None
+        });
+        let evidence = Evidence {
+            specification: self.specification.clone(),
+            recipe,
+            logs: self.logs.clone(),
+            anchors: self.anchors.iter().map(|(name, record)| anchored(name, record, confirmation)).collect(),
+            object_root: &object_root,
+        };
+        let mut findings: Findings = structural(&evidence);
+        for (name, record) in &self.anchors {
+            if record.run != findings.run {
+                findings.broken.push(Edge {
+                    edge: format!("anchor {name}: run"),
+                    expected: findings.run.to_string(),
+                    actual: record.run.to_string(),
+                });
+            }
+            if !self.logs.iter().any(|log| (log.worker, log.lane) == (record.worker, record.lane)) {
+                findings.broken.push(Edge {
+                    edge: format!("anchor {name}: ledger"),
+                    expected: format!("the ledger of {} lane {}", record.worker, record.lane),
+                    actual: "none".into(),
+                });
+            }
+        }
+        findings.broken.splice(0..0, damage);
+        Ok(judge(&findings, &evidence, judgement))
+    }
+}
+
+fn edge(place: &str, detail: impl ToString) -> Edge {
+    Edge { edge: place.into(), expected: "what was written".into(), actual: detail.to_string() }
+}
+
+fn read_log(folder: &RunFolder, worker: Address, lane: u32) -> Result<Log, LedgerError> {
+    let recovered = journal::read(&folder.lane(worker, lane).join("journal"), "ledger")?;
+    let mut log = Log::from_frames(worker, lane, &recovered.frames).map_err(|error: FrameError| {
+        LedgerError::Damaged { place: format!("ledger of {worker} lane {lane}"), detail: error.to_string() }
+    })?;
+    log.dropped_bytes = recovered.dropped_bytes;
+    Ok(log)
+}
+
+fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) -> Anchored {
+    let Confirmed { chain, confirmed, development, block_time } = confirmation(record);
+    Anchored {
+        name: format!("anchor {name}"),
+        worker: record.worker,
+        lane: record.lane,
+        size: record.size,
+        root: record.root,
+        chain,
+        block_time,
+        confirmed,
+        development,
+    }
+}
+
+/// What is known of an anchor when no chain was asked.
+pub fn unconfirmed(record: &AnchorRecord) -> Confirmed {
+    Confirmed {
+        chain: format!("chain {}", record.chain_id),
+        confirmed: false,
+        development: record.chain_id == DEVELOPMENT_CHAIN,
+        block_time: record.block_time,
+    }
+}

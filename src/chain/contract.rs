@@ -1,0 +1,95 @@
+//! The run ledger as committed: its interface, its code, and its errors in words.
+
+use std::sync::LazyLock;
+
+use alloy_primitives::{Bytes, U256};
+use alloy_sol_types::{SolInterface, SolValue};
+use serde::Deserialize;
+
+use super::{ChainError, RpcError, SignedHead};
+use crate::primitives::{Address, Digest, keccak256};
+use crate::receipt::run_id;
+
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub(super) mod abi {
+    alloy_sol_types::sol!("contracts/src/interfaces/IRunLedger.sol");
+}
+
+use abi::IRunLedger::IRunLedgerErrors;
+
+/// What `make contracts` compiled, embedded with the library.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// The compiler's full version.
+    pub compiler: String,
+    /// SHA-256 of each source file, in hex.
+    pub sources: std::collections::BTreeMap<String, String>,
+    /// Code that creates the contract.
+    pub bytecode: Bytes,
+    /// Code of the contract.
+    pub deployed_bytecode: Bytes,
+}
+
+/// The embedded run ledger.
+pub fn artifact() -> &'static Artifact {
+    static ARTIFACT: LazyLock<Artifact> = LazyLock::new(|| {
+        serde_json::from_str(include_str!("../../contracts/artifacts/RunLedger.json"))
+            .expect("the artifact is committed")
+    });
+    &ARTIFACT
+}
+
+/// What makes a run known to the chain; its run id commits to all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Address that signs the genesis receipt.
+    pub owner: Address,
+    /// SHA-256 of `spec.json`.
+    pub specification: Digest,
+    /// Promises the chain shall enforce; this version knows none.
+    pub flags: u64,
+    /// Chosen by the owner, so that equal runs have different ids.
+    pub nonce: Digest,
+}
+
+impl Registration {
+    /// The run id, docs/format.md section 4.
+    pub fn run(&self) -> Digest {
+        run_id(self.owner, self.specification, self.flags, self.nonce)
+    }
+}
+
+/// What the contract stores for a head.
+pub(super) fn stored_value(head: &SignedHead) -> Digest {
+    keccak256((head.root, U256::from(head.size), head.digest).abi_encode())
+}
+
+/// Puts the contract's own reason in the place of a node's "execution reverted".
+pub(super) fn explain_revert(error: ChainError) -> ChainError {
+    let ChainError::Rpc { error: RpcError { data: Some(data), .. }, .. } = &error else { return error };
+    let Some(bytes) = data.as_str().and_then(|text| text.parse::<Bytes>().ok()) else { return error };
+    match IRunLedgerErrors::abi_decode(&bytes) {
+        Ok(reason) => ChainError::Reverted { reason: describe(&reason) },
+        Err(_) => error,
+    }
+}
+
+fn describe(error: &IRunLedgerErrors) -> String {
+    match error {
+        IRunLedgerErrors::NoOwner(_) => "a run needs an owner".into(),
+        IRunLedgerErrors::UnsupportedFlags(e) => {
+            format!("UnsupportedFlags: it cannot enforce the flags {:#x}", e.flags)
+        }
+        IRunLedgerErrors::UnknownRun(e) => format!("UnknownRun: nobody registered the run {}", e.run),
+        IRunLedgerErrors::NotAllowed(e) => {
+            format!("NotAllowed: {} is neither the worker of log {} nor its anchorer", e.caller, e.log)
+        }
+        IRunLedgerErrors::WrongIndex(e) => {
+            format!("WrongIndex: the next anchor of log {} is {}, not {}", e.log, e.expected, e.actual)
+        }
+        IRunLedgerErrors::WrongSize(e) => {
+            format!("WrongSize: {} receipts do not follow {} in log {}", e.actual, e.previous, e.log)
+        }
+    }
+}

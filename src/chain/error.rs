@@ -1,0 +1,132 @@
+//! What can go wrong between a tree head and its date.
+
+use serde_json::Value;
+
+use crate::ledger::LedgerError;
+use crate::primitives::{Address, Digest, Report};
+use crate::receipt::SignError;
+
+/// A node's refusal, as JSON-RPC 2.0 words it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message} (code {code})")]
+pub struct RpcError {
+    /// Number of the error; 3 is a revert, -32601 an unknown method.
+    pub code: i64,
+    /// What the node says.
+    pub message: String,
+    /// What it adds, the revert's bytes for instance.
+    pub data: Option<Value>,
+}
+
+/// Why a call to a chain failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the line above each variant names its fields")]
+pub enum ChainError {
+    /// The node could not be reached or did not answer in time.
+    #[error("{method}: the node cannot be reached: {reason}")]
+    Transport { method: String, reason: String },
+    /// The node answered with something else than the call promises.
+    #[error("{method}: the node's answer makes no sense: {reason}")]
+    Malformed { method: String, reason: String },
+    /// The node refused the call.
+    #[error("{method}: {error}")]
+    Rpc { method: String, error: RpcError },
+    /// The contract refused, for the reason it names.
+    #[error("the run ledger refuses: {reason}")]
+    Reverted { reason: String },
+    /// Nothing is sent to another chain than the one that was connected.
+    #[error("connected to chain {expected}, the node now speaks for chain {actual}")]
+    WrongChain { expected: u64, actual: u64 },
+    /// Only development chains tell where their run ledger lies.
+    #[error("name the run ledger's address on chain {chain}: chain.connect(url, contract=\"0x...\")")]
+    ContractNotNamed { chain: u64 },
+    /// The address holds no code, or code that is not this version's run ledger.
+    #[error(
+        "{address} holds no run ledger of this version: its code hashes to {actual}, expected {expected}"
+    )]
+    NotRunLedger { address: Address, expected: Digest, actual: Digest },
+    /// A key that nobody chose for paying pays only on development chains.
+    #[error(
+        "no key was chosen to pay on chain {chain}: {address} only signs receipts unless it is passed as key"
+    )]
+    DeviceKeyRefused { address: Address, chain: u64 },
+    /// The chain holds a larger head of this log, so this one can no longer be anchored.
+    #[error(
+        "the chain holds a head of {actual} receipts, this one has {expected}: continue the newer record"
+    )]
+    Behind { expected: u64, actual: u64 },
+    /// The chain holds another head of the same size: two histories of one log.
+    #[error(
+        "the chain holds another head of {size} receipts: {actual}, expected {expected}; there are two histories"
+    )]
+    OtherHistory { size: u64, expected: Digest, actual: Digest },
+    /// The transaction was mined and failed.
+    #[error("transaction {transaction} failed in its block")]
+    Failed { transaction: Digest },
+    /// No receipt came in time; the transaction may still be mined.
+    #[error("transaction {transaction} was not mined within {seconds} s; anchoring again is safe")]
+    NotMined { transaction: Digest, seconds: u64 },
+    /// The lane has no signed tree head yet.
+    #[error("{worker} lane {lane} has no tree head yet: close the run, or ask it for its tree_head()")]
+    NoHead { worker: Address, lane: u32 },
+    /// The folder holds no genesis receipt, so its run cannot be registered.
+    #[error("{folder} holds no genesis receipt of the run")]
+    NoGenesis { folder: String },
+    /// The run folder could not be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The key did not sign.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+impl Report for ChainError {
+    fn code(&self) -> &'static str {
+        match self {
+            ChainError::DeviceKeyRefused { .. } | ChainError::Sign(_) => "key",
+            ChainError::NoHead { .. } | ChainError::NoGenesis { .. } => "not-found",
+            ChainError::Ledger(error) => error.code(),
+            _ => "chain",
+        }
+    }
+
+    fn expected(&self) -> Option<String> {
+        match self {
+            ChainError::WrongChain { expected, .. } | ChainError::Behind { expected, .. } => {
+                Some(expected.to_string())
+            }
+            ChainError::NotRunLedger { expected, .. } | ChainError::OtherHistory { expected, .. } => {
+                Some(expected.to_string())
+            }
+            _ => None,
+        }
+    }
+
+    fn actual(&self) -> Option<String> {
+        match self {
+            ChainError::WrongChain { actual, .. } | ChainError::Behind { actual, .. } => {
+                Some(actual.to_string())
+            }
+            ChainError::NotRunLedger { actual, .. } | ChainError::OtherHistory { actual, .. } => {
+                Some(actual.to_string())
+            }
+            _ => None,
+        }
+    }
+
+    fn place(&self) -> Option<String> {
+        match self {
+            ChainError::Transport { method, .. }
+            | ChainError::Malformed { method, .. }
+            | ChainError::Rpc { method, .. } => Some(method.clone()),
+            ChainError::NotRunLedger { address, .. } => Some(address.to_string()),
+            ChainError::NoHead { worker, lane } => Some(format!("{worker} lane {lane}")),
+            ChainError::NoGenesis { folder } => Some(folder.clone()),
+            ChainError::Ledger(error) => error.place(),
+            ChainError::Failed { transaction } | ChainError::NotMined { transaction, .. } => {
+                Some(transaction.to_string())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Where a tree head gets its date: calls to the `RunLedger` contract on an EVM chain.
+//!
+//! Everything here talks to one [`Node`], so the embedded development chain and a real node are
+//! reached by the same code, and the path that the tests take is the path that users take. An
+//! [`AnchorRecord`](crate::evidence::AnchorRecord) only says where to look: what dates a receipt is
+//! the chain a verifier chose.
+
+mod client;
+mod contract;
+mod error;
+mod http;
+mod run;
+mod transaction;
+
+use serde_json::Value;
+
+pub use client::{Client, HeadOnChain, Payer, SignedHead};
+pub use contract::{Artifact, Registration, artifact};
+pub use error::{ChainError, RpcError};
+pub use http::HttpNode;
+pub use run::anchor_lane;
+
+/// Chain id of development chains, whose owner can put any date on any block.
+pub const DEVELOPMENT_CHAIN: u64 = 31337;
+
+/// Whoever answers JSON-RPC calls for a chain.
+pub trait Node: Send + Sync {
+    /// Calls `method` and returns its result.
+    ///
+    /// # Errors
+    /// [`ChainError::Rpc`] when the node refuses, [`ChainError::Transport`] when it cannot be
+    /// reached, [`ChainError::Malformed`] when its answer is no JSON-RPC.
+    fn call(&self, method: &str, params: Value) -> Result<Value, ChainError>;
+}

@@ -1,0 +1,47 @@
+//! EIP-1559 transactions, signed by whoever implements [`Signer`].
+
+use alloy_primitives::{Bytes, TxKind, U256};
+use alloy_rlp::Encodable;
+
+use super::ChainError;
+use crate::primitives::{Address, Digest, keccak256};
+use crate::receipt::Signer;
+
+const TYPE: u8 = 2;
+
+/// A call that is paid for.
+#[derive(Clone, Debug)]
+pub(super) struct Transaction {
+    pub(super) chain_id: u64,
+    pub(super) nonce: u64,
+    pub(super) tip: u128,
+    pub(super) fee_cap: u128,
+    pub(super) gas_limit: u64,
+    pub(super) to: Address,
+    pub(super) data: Bytes,
+}
+
+impl Transaction {
+    /// The raw bytes that `eth_sendRawTransaction` takes.
+    pub(super) fn sign(&self, signer: &dyn Signer) -> Result<Vec<u8>, ChainError> {
+        let (to, no_access_list) = (TxKind::Call(self.to), Vec::<U256>::new());
+        let mut fields: Vec<&dyn Encodable> =
+            vec![&self.chain_id, &self.nonce, &self.tip, &self.fee_cap, &self.gas_limit, &to];
+        fields.extend([&U256::ZERO as &dyn Encodable, &self.data, &no_access_list]);
+        let signature = signer.sign(signing_digest(&fields))?.0;
+        let parity = u64::from(signature[64] - 27);
+        let (r, s) = (U256::from_be_slice(&signature[..32]), U256::from_be_slice(&signature[32..64]));
+        fields.extend([&parity as &dyn Encodable, &r, &s]);
+        Ok(encode(&fields))
+    }
+}
+
+fn signing_digest(fields: &[&dyn Encodable]) -> Digest {
+    keccak256(encode(fields))
+}
+
+fn encode(fields: &[&dyn Encodable]) -> Vec<u8> {
+    let mut bytes = vec![TYPE];
+    alloy_rlp::encode_list::<&dyn Encodable, dyn Encodable>(fields, &mut bytes);
+    bytes
+}

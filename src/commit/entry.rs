@@ -1,0 +1,162 @@
+//! The leaf of a state: a named tensor, its absence, or its identity with another one.
+
+use super::CommitError;
+use crate::primitives::{Digest, Reader, Truncated, hmac_sha256, sha256};
+use crate::tensor::{byte_length, check_name};
+
+const TAG: &[u8; 20] = b"counterfoil.entry.v1";
+
+/// What stands under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A tensor by its dtype, shape, canonical size in bytes and root.
+    Dense {
+        /// A tag of [`crate::tensor::DTYPES`].
+        dtype: String,
+        /// Extents, outermost first.
+        shape: Vec<u64>,
+        /// Canonical bytes.
+        size: u64,
+        /// Root over the canonical bytes.
+        root: Digest,
+    },
+    /// Nothing: a gradient that is None.
+    Absent,
+    /// The same storage as another tensor of the state (tied weights).
+    Alias {
+        /// Name of the dense entry.
+        target: String,
+    },
+}
+
+/// A name and what stands under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Unique in its state.
+    pub name: String,
+    /// What stands there.
+    pub content: Content,
+}
+
+impl Entry {
+    /// A dense entry whose size follows from dtype and shape.
+    ///
+    /// # Errors
+    /// [`CommitError::Tensor`] when dtype, shape or name are refused.
+    pub fn dense(name: &str, dtype: &str, shape: &[u64], root: Digest) -> Result<Entry, CommitError> {
+        check_name(name)?;
+        let size = byte_length(name, dtype, shape)?;
+        let content = Content::Dense { dtype: dtype.into(), shape: shape.into(), size, root };
+        Ok(Entry { name: name.into(), content })
+    }
+
+    /// Canonical bytes of the tensor; 0 unless it is dense.
+    pub fn size(&self) -> u64 {
+        match self.content {
+            Content::Dense { size, .. } => size,
+            _ => 0,
+        }
+    }
+
+    /// Root of the tensor; zero unless it is dense.
+    pub fn root(&self) -> Digest {
+        match self.content {
+            Content::Dense { root, .. } => root,
+            _ => Digest::ZERO,
+        }
+    }
+
+    /// What an opening of this entry reveals about the entry key, and about no other entry.
+    pub(super) fn entry_blind(&self, entry_key: &Digest) -> Digest {
+        hmac_sha256(&entry_key.0, &[self.name.as_bytes()])
+    }
+
+    /// The leaf's bytes, with the root blinded when there is an entry key.
+    pub fn encode(&self, entry_key: Option<&Digest>) -> Vec<u8> {
+        let root = entry_key.map_or(self.root(), |key| blinded_root(&self.entry_blind(key), &self.root()));
+        self.encode_with(entry_key.is_some(), root)
+    }
+
+    pub(super) fn encode_with(&self, is_blinded: bool, root: Digest) -> Vec<u8> {
+        let (kind, dtype, shape, target): (u8, &str, &[u64], &str) = match &self.content {
+            Content::Dense { dtype, shape, .. } => (0, dtype, shape, ""),
+            Content::Absent => (1, "", &[], ""),
+            Content::Alias { target } => (2, "", &[], target),
+        };
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend_from_slice(TAG);
+        bytes.extend_from_slice(&[kind, u8::from(is_blinded)]);
+        bytes.extend_from_slice(&(self.name.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes.push(dtype.len() as u8);
+        bytes.extend_from_slice(dtype.as_bytes());
+        bytes.push(shape.len() as u8);
+        for extent in shape {
+            bytes.extend_from_slice(&extent.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.size().to_be_bytes());
+        bytes.extend_from_slice(root.as_slice());
+        if kind == 2 {
+            bytes.extend_from_slice(&(target.len() as u16).to_be_bytes());
+            bytes.extend_from_slice(target.as_bytes());
+        }
+        bytes
+    }
+
+    /// Parses a leaf; also returns whether its root is blinded, which is then the entry's root.
+    ///
+    /// # Errors
+    /// [`CommitError::Encoding`] for anything that [`Entry::encode`] does not write.
+    pub fn decode(bytes: &[u8]) -> Result<(Entry, bool, Digest), CommitError> {
+        let refused = |detail: String| CommitError::Encoding { detail };
+        let (entry, is_blinded, root) =
+            Entry::parse(bytes).map_err(|error: Truncated| refused(error.to_string()))?.map_err(&refused)?;
+        // One entry has one encoding: whatever the parser let pass is caught here.
+        if entry.encode_with(is_blinded, root) != bytes {
+            return Err(refused("not in canonical form".into()));
+        }
+        Ok((entry, is_blinded, root))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn parse(bytes: &[u8]) -> Result<Result<(Entry, bool, Digest), String>, Truncated> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(TAG.len())? != TAG {
+            return Ok(Err("the tag is not counterfoil.entry.v1".into()));
+        }
+        let (kind, is_blinded) = (reader.u8()?, reader.u8()? == 1);
+        let name_length = reader.u16()?.into();
+        let name = String::from_utf8_lossy(reader.take(name_length)?).into_owned();
+        let dtype_length = reader.u8()?.into();
+        let dtype = String::from_utf8_lossy(reader.take(dtype_length)?).into_owned();
+        let dimensions = reader.u8()?;
+        let shape = (0..dimensions).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
+        let size = reader.u64()?;
+        let root = reader.digest()?;
+        let content = match kind {
+            0 => match byte_length(&name, &dtype, &shape) {
+                Ok(expected) if expected == size => Content::Dense { dtype, shape, size, root },
+                Ok(expected) => return Ok(Err(format!("byte length {size}, expected {expected}"))),
+                Err(error) => return Ok(Err(error.to_string())),
+            },
+            1 => Content::Absent,
+            2 => {
+                let target_length = reader.u16()?.into();
+                Content::Alias { target: String::from_utf8_lossy(reader.take(target_length)?).into_owned() }
+            }
+            other => return Ok(Err(format!("kind {other} is not implemented"))),
+        };
+        if let Err(error) = check_name(&name) {
+            return Ok(Err(error.to_string()));
+        }
+        if kind != 0 && !is_blinded && root != Digest::ZERO {
+            return Ok(Err("a root where none belongs".into()));
+        }
+        Ok(Ok((Entry { name, content }, is_blinded, root)))
+    }
+}
+
+/// A tensor's root as it stands in a blinded entry.
+pub(super) fn blinded_root(entry_blind: &Digest, root: &Digest) -> Digest {
+    sha256(&[b"counterfoil.blinded-root.v1", entry_blind.as_slice(), root.as_slice()])
+}

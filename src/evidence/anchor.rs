@@ -1,0 +1,56 @@
+//! The record of an anchor: where a tree head was written down on a chain.
+
+use serde::{Deserialize, Serialize};
+
+use crate::primitives::{Address, Digest};
+
+/// A hint where to look, not evidence: only a chain that the verifier chose dates a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AnchorRecord {
+    /// EIP-155 id of the chain.
+    #[serde(with = "decimal")]
+    pub chain_id: u64,
+    /// Address of the RunLedger contract.
+    pub contract: Address,
+    /// Transaction that wrote the head.
+    pub transaction_hash: Digest,
+    /// Block of the transaction.
+    #[serde(with = "decimal")]
+    pub block_number: u64,
+    /// Hash of that block.
+    pub block_hash: Digest,
+    /// Unix seconds of that block.
+    #[serde(with = "decimal")]
+    pub block_time: u64,
+    /// Run of the log.
+    pub run: Digest,
+    /// Worker of the log.
+    pub worker: Address,
+    /// Lane of the log.
+    pub lane: u32,
+    /// Position among the log's anchors.
+    #[serde(with = "decimal")]
+    pub index: u64,
+    /// Leaves the head speaks of.
+    #[serde(with = "decimal")]
+    pub size: u64,
+    /// Root over them.
+    pub root: Digest,
+    /// Digest of the signed tree head.
+    pub head_digest: Digest,
+}
+
+mod decimal {
+    //! u64 as a decimal string, which every JSON reader keeps exactly.
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,231 @@
+//! Encoding and decoding of the payloads in a ledger's journal.
+
+use super::{TreeHead, head_kind};
+use crate::commit::{Content, Entry};
+use crate::primitives::{Digest, Reader, Report, Truncated, sha256};
+use crate::receipt::{Blind, Body, Receipt, Signature};
+
+/// Largest body of a receipt, bytes.
+const MAX_BODY: usize = 2048;
+
+/// One payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A receipt with its body.
+    Receipt(Receipt),
+    /// A tree head.
+    Head(TreeHead),
+    /// Names, dtypes and shapes of a state, shared by many openings.
+    Layout(Vec<Entry>),
+    /// What lies behind the digests of one receipt.
+    Opening(OpeningFrame),
+}
+
+/// Opened fields of one receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpeningFrame {
+    /// Digest of the receipt.
+    pub receipt: Digest,
+    /// Its opened fields.
+    pub fields: Vec<FieldOpening>,
+}
+
+/// One opened field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldOpening {
+    /// Position of the field in its type, after the header.
+    pub index: u8,
+    /// What the digest was blinded with.
+    pub blind: Blind,
+    /// Names the state's layout.
+    pub layout: Digest,
+    /// Roots or bytes.
+    pub content: Openable,
+}
+
+/// How the dense entries of an opened state are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Openable {
+    /// Their roots, 32 bytes each.
+    Roots(Vec<u8>),
+    /// Their canonical bytes, one after the other.
+    Values(Vec<u8>),
+}
+
+/// Why a payload is no frame of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("frame {number} of the ledger is refused: {detail}")]
+pub struct FrameError {
+    /// Number of the frame in its journal.
+    pub number: usize,
+    /// What was expected and found.
+    pub detail: String,
+}
+
+impl FrameError {
+    pub(super) fn at(self, number: usize) -> Self {
+        FrameError { number, ..self }
+    }
+}
+
+impl From<Truncated> for FrameError {
+    fn from(error: Truncated) -> Self {
+        refused(error.to_string())
+    }
+}
+
+impl Report for FrameError {
+    fn code(&self) -> &'static str {
+        "journal-corrupt"
+    }
+
+    fn place(&self) -> Option<String> {
+        Some(format!("frame {}", self.number))
+    }
+}
+
+fn refused(detail: impl Into<String>) -> FrameError {
+    FrameError { number: 0, detail: detail.into() }
+}
+
+/// The name of a layout: the hash of its frame.
+pub(super) fn layout_digest(payload: &[u8]) -> Digest {
+    sha256(&[payload])
+}
+
+impl Entry {
+    /// Whether the entry holds a tensor.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.content, Content::Dense { .. })
+    }
+
+    fn without_root(&self) -> Entry {
+        let mut entry = self.clone();
+        if let Content::Dense { root, .. } = &mut entry.content {
+            *root = Digest::ZERO;
+        }
+        entry
+    }
+}
+
+impl Frame {
+    /// The layout of these entries and its name.
+    pub fn layout(entries: &[Entry]) -> (Frame, Digest) {
+        let frame = Frame::Layout(entries.iter().map(Entry::without_root).collect());
+        let digest = layout_digest(&frame.encode());
+        (frame, digest)
+    }
+
+    /// The payload's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Frame::Receipt(receipt) => {
+                bytes.push(b'R');
+                bytes.extend_from_slice(&receipt.kind.to_be_bytes());
+                bytes.extend_from_slice(&receipt.leaf());
+                bytes.extend_from_slice(&receipt.body);
+            }
+            Frame::Head(head) => {
+                bytes.push(b'H');
+                bytes.extend_from_slice(&head.signature.0);
+                bytes.extend_from_slice(&head.body.encode());
+            }
+            Frame::Layout(entries) => {
+                bytes.push(b'L');
+                for entry in entries {
+                    let encoded = entry.encode(None);
+                    bytes.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
+                    bytes.extend_from_slice(&encoded);
+                }
+            }
+            Frame::Opening(opening) => {
+                bytes.push(b'O');
+                bytes.extend_from_slice(opening.receipt.as_slice());
+                for field in &opening.fields {
+                    field.encode_into(&mut bytes);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// [`FrameError`] for anything that [`Frame::encode`] does not write.
+    pub fn decode(payload: &[u8]) -> Result<Frame, FrameError> {
+        let mut reader = Reader::new(payload);
+        match reader.u8()? {
+            b'R' => {
+                let kind = reader.u16()?;
+                let (digest, signature) = (reader.digest()?, Signature(reader.array()?));
+                let body = reader.rest().to_vec();
+                if body.len() > MAX_BODY {
+                    return Err(refused(format!("a body of {} bytes, at most {MAX_BODY} fit", body.len())));
+                }
+                Ok(Frame::Receipt(Receipt { kind, digest, signature, body }))
+            }
+            b'H' => {
+                let signature = Signature(reader.array()?);
+                let body = Body::decode(head_kind(), reader.rest()).map_err(|e| refused(e.to_string()))?;
+                Ok(Frame::Head(TreeHead { body, signature }))
+            }
+            b'L' => {
+                let mut entries = Vec::new();
+                while !reader.is_empty() {
+                    let length = reader.u32()? as usize;
+                    let (entry, is_blinded, root) =
+                        Entry::decode(reader.take(length)?).map_err(|error| refused(error.to_string()))?;
+                    if is_blinded || root != Digest::ZERO {
+                        return Err(refused("a layout holds a root"));
+                    }
+                    if entries.last().is_some_and(|last: &Entry| last.name.as_bytes() >= entry.name.as_bytes()) {
+                        return Err(refused("a layout is not sorted by name"));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Frame::Layout(entries))
+            }
+            b'O' => {
+                let (receipt, mut fields) = (reader.digest()?, Vec::new());
+                while !reader.is_empty() {
+                    fields.push(FieldOpening::decode(&mut reader)?);
+                }
+                Ok(Frame::Opening(OpeningFrame { receipt, fields }))
+            }
+            other => Err(refused(format!("type byte {other:#04x}, expected one of R H L O"))),
+        }
+    }
+}
+
+impl FieldOpening {
+    fn encode_into(&self, bytes: &mut Vec<u8>) {
+        let (form, payload) = match &self.content {
+            Openable::Roots(payload) => (0, payload),
+            Openable::Values(payload) => (1, payload),
+        };
+        bytes.push(self.index);
+        bytes.extend_from_slice(self.blind.blind.as_slice());
+        bytes.extend_from_slice(self.blind.entry_key.as_slice());
+        bytes.extend_from_slice(self.layout.as_slice());
+        bytes.push(form);
+        bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(payload);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<FieldOpening, FrameError> {
+        let index = reader.u8()?;
+        let blind = Blind { blind: reader.digest()?, entry_key: reader.digest()? };
+        let layout = reader.digest()?;
+        let form = reader.u8()?;
+        let length = reader.u32()? as usize;
+        let payload = reader.take(length)?.to_vec();
+        let content = match form {
+            0 => Openable::Roots(payload),
+            1 => Openable::Values(payload),
+            other => return Err(refused(format!("an opening of form {other}, expected 0 or 1"))),
+        };
+        Ok(FieldOpening { index, blind, layout, content })
+    }
+}

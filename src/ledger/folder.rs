@@ -1,0 +1,256 @@
+//! The run folder: where the files of a run lie, and how a run begins in one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::LedgerError;
+use crate::commit::{Commitment, Entry, State};
+use crate::evidence::AnchorRecord;
+use crate::journal::{JournalError, write_durably};
+use crate::primitives::{Address, Digest};
+
+/// Largest recipe, bytes over all files.
+const MAX_RECIPE: u64 = 16 << 20;
+/// Most files of a recipe.
+const MAX_RECIPE_FILES: usize = 256;
+/// Largest `spec.json` or anchor record, bytes.
+const MAX_DOCUMENT: u64 = 1 << 20;
+
+/// A folder that holds a run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+/// What the owner settles when a run begins.
+#[derive(Clone, Debug, Default)]
+pub struct RunSettings {
+    /// Bytes of `spec.json`.
+    pub specification: Vec<u8>,
+    /// Files of the recipe by their path with `/`.
+    pub recipe: BTreeMap<String, Vec<u8>>,
+}
+
+fn damaged(place: &Path, detail: impl ToString) -> LedgerError {
+    LedgerError::Damaged { place: place.display().to_string(), detail: detail.to_string() }
+}
+
+fn io_error(path: &Path, error: &std::io::Error) -> LedgerError {
+    LedgerError::Journal(JournalError::of_file(path, error))
+}
+
+/// Reads a regular file of at most `limit` bytes; none when there is none.
+///
+/// A stranger's folder may hold links and devices where files belong; those are refused.
+///
+/// # Errors
+/// [`LedgerError::Damaged`] for what is no regular file or too large.
+fn read_regular(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LedgerError> {
+    let Some(mut file) = open_regular(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.by_ref().take(limit + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, &error))?;
+    if bytes.len() as u64 > limit {
+        return Err(damaged(path, format!("larger than {limit} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+fn open_regular(path: &Path) -> Result<Option<File>, LedgerError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => File::open(path).map(Some).map_err(|error| io_error(path, &error)),
+        Ok(_) => Err(damaged(path, "not a regular file")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(path, &error)),
+    }
+}
+
+/// Where an object lies in a run folder.
+fn object_path(folder: &Path, root: &Digest) -> PathBuf {
+    folder.join("objects").join(alloy_primitives::hex::encode(root))
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run with its specification and recipe.
+    ///
+    /// # Errors
+    /// [`LedgerError::Exists`] when the folder is there and not empty.
+    pub fn create(path: &Path, settings: &RunSettings) -> Result<RunFolder, LedgerError> {
+        let is_taken = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) || path.is_file();
+        if is_taken {
+            return Err(LedgerError::Exists { path: path.display().to_string() });
+        }
+        let size: usize = settings.recipe.values().map(Vec::len).sum();
+        if settings.recipe.len() > MAX_RECIPE_FILES || size as u64 > MAX_RECIPE {
+            let what = format!("a recipe of {} files", settings.recipe.len());
+            return Err(LedgerError::TooLarge { what, expected: MAX_RECIPE, actual: size as u64 });
+        }
+        let folder = RunFolder { path: path.to_path_buf() };
+        for name in ["objects", "anchors", "workers"] {
+            folder.make(&path.join(name))?;
+        }
+        for (name, contents) in &settings.recipe {
+            let file = path.join("recipe").join(name);
+            folder.make(file.parent().unwrap_or(path))?;
+            write_durably(&file, &[contents])?;
+        }
+        write_durably(&path.join("spec.json"), &[&settings.specification])?;
+        Ok(folder)
+    }
+
+    /// Takes the folder of an existing run.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] when it holds no `spec.json`.
+    pub fn open(path: &Path) -> Result<RunFolder, LedgerError> {
+        let folder = RunFolder { path: path.to_path_buf() };
+        folder.specification().map(|_| folder)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of `spec.json`.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`], [`LedgerError::Damaged`].
+    pub fn specification(&self) -> Result<Vec<u8>, LedgerError> {
+        let path = self.path.join("spec.json");
+        read_regular(&path, MAX_DOCUMENT)?.ok_or_else(|| LedgerError::NotFound { path: path.display().to_string() })
+    }
+
+    /// The folder of one lane.
+    pub fn lane(&self, worker: Address, lane: u32) -> PathBuf {
+        self.path.join("workers").join(format!("{worker:#x}")).join(lane.to_string())
+    }
+
+    pub(super) fn make(&self, path: &Path) -> Result<(), LedgerError> {
+        std::fs::create_dir_all(path).map_err(|error| io_error(path, &error))
+    }
+
+    /// All lanes that have a journal, in order of their names.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] for a folder that is named like no worker or lane.
+    pub fn lanes(&self) -> Result<Vec<(Address, u32)>, LedgerError> {
+        let mut lanes = Vec::new();
+        for worker in list(&self.path.join("workers"))? {
+            let address: Address = parse_name(&worker)?;
+            for lane in list(&worker)? {
+                let number: u32 = parse_name(&lane)?;
+                if lane.join("journal").exists() {
+                    lanes.push((address, number));
+                }
+            }
+        }
+        lanes.sort();
+        Ok(lanes)
+    }
+
+    /// The recipe's files; empty when the run has none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] when there are too many or they are too large.
+    pub fn recipe(&self) -> Result<BTreeMap<String, Vec<u8>>, LedgerError> {
+        let root = self.path.join("recipe");
+        let (mut files, mut folders, mut left) = (BTreeMap::new(), vec![root.clone()], MAX_RECIPE);
+        while let Some(folder) = folders.pop() {
+            for path in list(&folder)? {
+                if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                    folders.push(path);
+                } else if let Some(contents) = read_regular(&path, left)? {
+                    left -= contents.len() as u64;
+                    let name = path.strip_prefix(&root).map_err(|error| damaged(&path, error))?;
+                    let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
+                    files.insert(parts.join("/"), contents);
+                }
+            }
+            if files.len() + folders.len() > MAX_RECIPE_FILES {
+                return Err(damaged(&root, format!("more than {MAX_RECIPE_FILES} files")));
+            }
+        }
+        Ok(files)
+    }
+
+    /// The anchor records, by their file names.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] for a file that is no record.
+    pub fn anchors(&self) -> Result<Vec<(String, AnchorRecord)>, LedgerError> {
+        let mut records = Vec::new();
+        for path in list(&self.path.join("anchors"))? {
+            let bytes = read_regular(&path, MAX_DOCUMENT)?.unwrap_or_default();
+            let record = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error))?;
+            records.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), record));
+        }
+        Ok(records)
+    }
+
+    /// Stores a tensor's canonical bytes under their root, unless they are there.
+    ///
+    /// # Errors
+    /// [`LedgerError::Journal`] when they cannot be written.
+    pub fn store_object(&self, root: &Digest, bytes: &[u8]) -> Result<(), LedgerError> {
+        let path = object_path(&self.path, root);
+        if !path.exists() {
+            write_durably(&path, &[bytes])?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of an object, which were not compared with their root; none when it is missing.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] for what is no regular file.
+    pub fn object(&self, root: &Digest) -> Result<Option<Vec<u8>>, LedgerError> {
+        read_regular(&object_path(&self.path, root), u64::MAX - 1)
+    }
+
+    /// The root over an object's stored bytes; none when it is missing.
+    pub fn object_root(&self, root: &Digest) -> Option<Digest> {
+        match open_regular(&object_path(&self.path, root)) {
+            Ok(Some(file)) => crate::commit::reader_root(file).map_or(Some(Digest::ZERO), |(actual, _)| Some(actual)),
+            Ok(None) => None,
+            // Something that is no file lies there: it has no root that anyone signed.
+            Err(_) => Some(Digest::ZERO),
+        }
+    }
+}
+
+/// The state whose digest genesis pins as the recipe.
+///
+/// # Errors
+/// [`LedgerError::Damaged`] when a file's name cannot name an entry.
+pub(crate) fn recipe_state(files: &BTreeMap<String, Vec<u8>>) -> Result<Option<State>, LedgerError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let entry = |(name, contents): (&String, &Vec<u8>)| {
+        Entry::dense(name, "U8", &[contents.len() as u64], Commitment::of_bytes(contents).root)
+    };
+    let entries = files.iter().map(entry).collect::<Result<Vec<_>, _>>();
+    let state = entries.and_then(State::new);
+    state.map(Some).map_err(|error| damaged(Path::new("recipe"), error))
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error(folder, &error)),
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().map_err(|error| io_error(folder, &error))?;
+    // What an interrupted write left behind has no meaning.
+    paths.retain(|path| path.extension().is_none_or(|extension| extension != "partial"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn parse_name<T: std::str::FromStr>(path: &Path) -> Result<T, LedgerError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.parse().map_err(|_| damaged(path, "this folder is named like no worker and no lane"))
+}

@@ -1,0 +1,472 @@
+//! The writer of one lane.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::folder::{RunFolder, RunSettings, recipe_state};
+use super::LedgerError;
+use crate::commit::{State, leaf_hash, merkle::CompactRange};
+use crate::evidence::{FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead};
+use crate::journal::{Journal, MAX_PAYLOAD};
+use crate::keys::{KeyFolder, random};
+use crate::primitives::{Address, Digest};
+use crate::receipt::schema::{self, Kind, SCHEMA_VERSION};
+use crate::receipt::{Blind, Body, LaneSecret, Receipt, Signer, Value, log_id, run_id};
+use crate::verify::{Policies, Specification};
+
+/// Role of a worker that trains.
+const ROLE_WORKER: u64 = 1;
+
+/// Why a lane ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The run reached its end.
+    Finished = 0,
+    /// An exception stopped it.
+    Exception = 1,
+    /// Its owner gave it up.
+    Abandoned = 2,
+}
+
+/// A state to be committed in a field, with its bytes when they shall lie in the journal.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Names, shapes, roots.
+    pub state: State,
+    /// Canonical bytes of the dense entries, in order of their names, one after the other.
+    pub values: Option<Vec<u8>>,
+}
+
+/// Writes one lane of one run; the only writer while it lives.
+pub struct Ledger {
+    folder: RunFolder,
+    journal: Journal,
+    signer: Arc<dyn Signer>,
+    secret: LaneSecret,
+    specification: Specification,
+    run: Digest,
+    lane: u32,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    tree: CompactRange,
+    previous: Digest,
+    step: u64,
+    work_units: u64,
+    closed: bool,
+    policies: Policies,
+    layouts: HashSet<Digest>,
+    head: Option<TreeHead>,
+}
+
+impl Ledger {
+    /// Begins a run in a new folder: genesis and join are durable on return.
+    ///
+    /// # Errors
+    /// [`LedgerError::Exists`], [`LedgerError::Specification`], [`LedgerError::Key`], or what the
+    /// disk reports.
+    pub fn create(
+        folder: &std::path::Path,
+        settings: &RunSettings,
+        signer: Arc<dyn Signer>,
+        keys: &KeyFolder,
+    ) -> Result<Ledger, LedgerError> {
+        let specification = Specification::parse(&settings.specification)?;
+        let recipe = recipe_state(&settings.recipe)?;
+        let folder = RunFolder::create(folder, settings)?;
+        let owner = signer.address();
+        let pinned = crate::primitives::sha256(&[&settings.specification]);
+        let nonce = Digest::from(random()?);
+        let run = run_id(owner, pinned, 0, nonce);
+        let recipe = recipe.map_or(Digest::ZERO, |state| state.commitment().digest(&Digest::ZERO));
+        let floor = specification.floor().digest();
+        let ledger = Ledger::begin(folder, specification, run, Digest::ZERO, signer, 0, keys)?;
+        let genesis = [
+            ("owner", owner.into()),
+            ("specification", pinned.into()),
+            ("nonce", nonce.into()),
+            ("minimumSchema", u64::from(SCHEMA_VERSION).into()),
+            ("recipe", recipe.into()),
+            ("policy", floor.into()),
+        ];
+        ledger.record("genesis", &genesis, &[])?;
+        ledger.join(0)?;
+        Ok(ledger)
+    }
+
+    /// Begins a new lane in an existing run.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] when there is no run, [`LedgerError::Exists`] when this worker
+    /// wrote this lane before.
+    pub fn join_run(
+        folder: &std::path::Path,
+        lane: u32,
+        rank: u32,
+        signer: Arc<dyn Signer>,
+        keys: &KeyFolder,
+    ) -> Result<Ledger, LedgerError> {
+        let folder = RunFolder::open(folder)?;
+        let specification = Specification::parse(&folder.specification()?)?;
+        let (run, genesis) = find_genesis(&folder)?;
+        let ledger = Ledger::begin(folder, specification, run, genesis, signer, lane, keys)?;
+        ledger.join(rank)?;
+        Ok(ledger)
+    }
+
+    fn begin(
+        folder: RunFolder,
+        specification: Specification,
+        run: Digest,
+        previous: Digest,
+        signer: Arc<dyn Signer>,
+        lane: u32,
+        keys: &KeyFolder,
+    ) -> Result<Ledger, LedgerError> {
+        let path = folder.lane(signer.address(), lane);
+        if path.join("journal").exists() {
+            return Err(LedgerError::Exists { path: path.display().to_string() });
+        }
+        let secret = keys.create_lane_secret(log_id(run, signer.address(), lane))?;
+        folder.make(&path)?;
+        let journal = Journal::create(&path.join("journal"), "ledger")?;
+        let progress = Progress::new(&specification, previous);
+        Ok(Ledger { folder, journal, signer, secret, run, lane, progress: Mutex::new(progress), specification })
+    }
+
+    fn join(&self, rank: u32) -> Result<(), LedgerError> {
+        let fields = [
+            ("role", ROLE_WORKER.into()),
+            ("rank", u64::from(rank).into()),
+            ("secret", self.secret.public_hash().into()),
+        ];
+        self.record("join", &fields, &[])?;
+        self.flush()
+    }
+
+    /// Continues a lane: drops an unfinished frame and writes a resume receipt.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`], [`LedgerError::BehindAnchor`], [`LedgerError::Journal`] when
+    /// another writer lives or the journal is corrupt.
+    pub fn open(
+        folder: &std::path::Path,
+        lane: u32,
+        signer: Arc<dyn Signer>,
+        keys: &KeyFolder,
+    ) -> Result<Ledger, LedgerError> {
+        let folder = RunFolder::open(folder)?;
+        let specification = Specification::parse(&folder.specification()?)?;
+        let worker = signer.address();
+        let (run, genesis) = find_genesis(&folder)?;
+        let path = folder.lane(worker, lane).join("journal");
+        if !path.exists() {
+            return Err(LedgerError::NotFound { path: path.display().to_string() });
+        }
+        let secret = keys.lane_secret(log_id(run, worker, lane))?;
+        let (journal, recovered) = Journal::open(&path, "ledger")?;
+        let log = Log::from_frames(worker, lane, &recovered.frames)?;
+        let found = log.receipts.len() as u64;
+        let own = folder.anchors()?.into_iter().filter(|(_, a)| (a.run, a.worker, a.lane) == (run, worker, lane));
+        if let Some(anchored) = own.map(|(_, anchor)| anchor.size).max().filter(|size| *size > found) {
+            return Err(LedgerError::BehindAnchor { anchored, found });
+        }
+        let progress = Progress::replay(&specification, &log, genesis)?;
+        let was_closed = progress.closed;
+        let step = progress.step;
+        let ledger =
+            Ledger { folder, journal, signer, secret, run, lane, progress: Mutex::new(progress), specification };
+        ledger.progress().closed = false;
+        let reason = u64::from(!was_closed);
+        let dropped = recovered.dropped_bytes;
+        ledger.record(
+            "resume",
+            &[("step", step.into()), ("reason", reason.into()), ("droppedBytes", dropped.into())],
+            &[],
+        )?;
+        ledger.flush()?;
+        Ok(ledger)
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> Digest {
+        self.run
+    }
+
+    /// The worker's address.
+    pub fn worker(&self) -> Address {
+        self.signer.address()
+    }
+
+    /// The lane's number.
+    pub fn lane(&self) -> u32 {
+        self.lane
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// The last recorded step, 0 before the first.
+    pub fn step(&self) -> u64 {
+        self.progress().step
+    }
+
+    /// Whether the lane was closed.
+    pub fn is_closed(&self) -> bool {
+        self.progress().closed
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs and appends a receipt; returns its sequence number, not its digest, because it is not
+    /// durable yet.
+    ///
+    /// # Errors
+    /// [`LedgerError::Closed`], [`LedgerError::Step`], [`LedgerError::Due`],
+    /// [`LedgerError::Policy`], [`LedgerError::Receipt`], or what the signer or the disk report.
+    /// After any of them the lane is as it was.
+    pub fn record(
+        &self,
+        kind: &str,
+        values: &[(&str, Value)],
+        fields: &[(&str, Field)],
+    ) -> Result<u64, LedgerError> {
+        let no_kind = || crate::receipt::ReceiptError::Field { kind: "unknown", field: kind.into() };
+        let kind = Kind::from_name(kind).ok_or_else(no_kind)?;
+        let mut progress = self.progress();
+        if progress.closed {
+            return Err(LedgerError::Closed);
+        }
+        let sequence = progress.tree.size();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut all: Vec<(&str, Value)> = vec![
+            ("schema", u64::from(SCHEMA_VERSION).into()),
+            ("run", self.run.into()),
+            ("worker", self.worker().into()),
+            ("lane", u64::from(self.lane).into()),
+            ("sequence", sequence.into()),
+            ("previous", progress.previous.into()),
+            ("time", now.into()),
+        ];
+        all.extend_from_slice(values);
+        let (mut openings, mut layouts) = (Vec::new(), Vec::new());
+        for (name, field) in fields {
+            let opening = self.commit(kind, name, field, sequence, &mut layouts)?;
+            let commitment = match opening.blind.entry_key() {
+                Some(key) => field.state.blinded(key),
+                None => field.state.commitment(),
+            };
+            all.push((name, commitment.digest(&opening.blind.blind).into()));
+            openings.push(opening);
+        }
+        let body = Body::new(kind, &all)?;
+        progress.check(&body, &self.specification)?;
+        let digest = body.digest();
+        let signature = self.signer.sign(digest)?;
+        let receipt = Receipt { kind: kind.number, digest, signature, body: body.encode() };
+        for (frame, layout) in layouts {
+            if !progress.layouts.contains(&layout) {
+                self.journal.append(&frame.encode())?;
+                progress.layouts.insert(layout);
+            }
+        }
+        if !openings.is_empty() {
+            self.journal.append(&Frame::Opening(OpeningFrame { receipt: digest, fields: openings }).encode())?;
+        }
+        self.journal.append(&Frame::Receipt(receipt.clone()).encode())?;
+        progress.take(&receipt, &body);
+        Ok(sequence)
+    }
+
+    /// The opening of one field, and its layout.
+    fn commit(
+        &self,
+        kind: &'static Kind,
+        name: &str,
+        field: &Field,
+        sequence: u64,
+        layouts: &mut Vec<(Frame, Digest)>,
+    ) -> Result<FieldOpening, LedgerError> {
+        let unknown = || crate::receipt::ReceiptError::Field { kind: kind.name, field: name.into() };
+        let mut own = kind.fields.iter().enumerate();
+        let (index, row) = own
+            .find(|(_, row)| row.name == name && row.meaning == schema::Meaning::Commitment)
+            .ok_or_else(unknown)?;
+        let blind = match self.specification.is_public(kind, name) {
+            true => Blind::default(),
+            false => self.secret.blind((self.run, self.worker(), self.lane), sequence, kind, row),
+        };
+        let entries = field.state.entries();
+        let content = match &field.values {
+            Some(values) => Openable::Values(values.clone()),
+            None => Openable::Roots(entries.iter().filter(|e| e.is_dense()).flat_map(|e| e.root().0).collect()),
+        };
+        let (Openable::Roots(payload) | Openable::Values(payload)) = &content;
+        if payload.len() > MAX_PAYLOAD / 2 {
+            let (expected, actual) = (MAX_PAYLOAD as u64 / 2, payload.len() as u64);
+            return Err(LedgerError::TooLarge { what: format!("the field {name}"), expected, actual });
+        }
+        let (frame, layout) = Frame::layout(entries);
+        layouts.push((frame, layout));
+        Ok(FieldOpening { index: index as u8, blind, layout, content })
+    }
+
+    /// Returns when everything recorded is durable.
+    ///
+    /// # Errors
+    /// [`LedgerError::Journal`] when it cannot be made durable.
+    pub fn flush(&self) -> Result<(), LedgerError> {
+        Ok(self.journal.flush()?)
+    }
+
+    /// The signed size and root of the lane, covering every receipt recorded before.
+    ///
+    /// # Errors
+    /// What the signer or the disk report.
+    pub fn tree_head(&self) -> Result<TreeHead, LedgerError> {
+        let mut progress = self.progress();
+        self.journal.flush()?;
+        let size = progress.tree.size();
+        if let Some(head) = progress.head.as_ref().filter(|head| head.size() == size) {
+            return Ok(head.clone());
+        }
+        let previous = progress.head.as_ref().map_or(Digest::ZERO, |head| head.body.digest());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let body = Body::new(
+            &schema::TREE_HEAD,
+            &[
+                ("schema", u64::from(SCHEMA_VERSION).into()),
+                ("run", self.run.into()),
+                ("worker", self.worker().into()),
+                ("lane", u64::from(self.lane).into()),
+                ("size", size.into()),
+                ("root", progress.tree.root().into()),
+                ("previousHead", previous.into()),
+                ("time", now.into()),
+            ],
+        )?;
+        let head = TreeHead { signature: self.signer.sign(body.digest())?, body };
+        self.journal.append(&Frame::Head(head.clone()).encode())?;
+        self.journal.flush()?;
+        progress.head = Some(head.clone());
+        Ok(head)
+    }
+
+    /// Writes the close receipt and a tree head over everything; both are durable on return.
+    ///
+    /// # Errors
+    /// What the signer or the disk report. Closing a closed lane does nothing.
+    pub fn close(&self, reason: CloseReason) -> Result<(), LedgerError> {
+        if self.is_closed() {
+            return Ok(());
+        }
+        let (step, work_units) = {
+            let progress = self.progress();
+            (progress.step, progress.work_units)
+        };
+        let fields =
+            [("reason", (reason as u64).into()), ("step", step.into()), ("workUnits", work_units.into())];
+        self.record("close", &fields, &[])?;
+        self.tree_head().map(|_| ())
+    }
+}
+
+/// The run's id and the digest of its genesis receipt.
+fn find_genesis(folder: &RunFolder) -> Result<(Digest, Digest), LedgerError> {
+    for (worker, lane) in folder.lanes()?.into_iter().filter(|(_, lane)| *lane == 0) {
+        let recovered = crate::journal::read(&folder.lane(worker, lane).join("journal"), "ledger")?;
+        let log = Log::from_frames(worker, lane, &recovered.frames)?;
+        if let Some(genesis) = log.receipts.first().filter(|receipt| receipt.kind == schema::GENESIS) {
+            let kind = Kind::from_number(schema::GENESIS).expect("genesis is implemented");
+            return Ok((Body::decode(kind, &genesis.body)?.bytes32("run"), genesis.digest));
+        }
+    }
+    Err(LedgerError::NotFound { path: format!("a genesis receipt in {}", folder.path().display()) })
+}
+
+impl Progress {
+    fn new(specification: &Specification, previous: Digest) -> Progress {
+        Progress {
+            tree: CompactRange::default(),
+            previous,
+            step: 0,
+            work_units: 0,
+            closed: false,
+            policies: Policies::new(specification.floor()),
+            layouts: HashSet::new(),
+            head: None,
+        }
+    }
+
+    fn replay(specification: &Specification, log: &Log, genesis: Digest) -> Result<Progress, LedgerError> {
+        let mut progress = Progress::new(specification, genesis);
+        for receipt in &log.receipts {
+            let damaged = |detail: String| LedgerError::Damaged {
+                place: format!("receipt {} of lane {}", progress.tree.size(), log.lane),
+                detail,
+            };
+            let Some(kind) = Kind::from_number(receipt.kind) else {
+                return Err(damaged("a kind that this version does not know".into()));
+            };
+            let body = Body::decode(kind, &receipt.body).map_err(|error| damaged(error.to_string()))?;
+            if body.digest() != receipt.digest {
+                return Err(damaged("the body is not the one that was signed".into()));
+            }
+            progress.take(receipt, &body);
+        }
+        progress.head = log.heads.last().cloned();
+        Ok(progress)
+    }
+
+    /// Refuses what verification would refute.
+    fn check(&self, body: &Body, specification: &Specification) -> Result<(), LedgerError> {
+        match body.kind().number {
+            schema::STEP => {
+                let (expected, actual) = (self.step + 1, body.unsigned("step"));
+                if actual != expected {
+                    return Err(LedgerError::Step { expected, actual });
+                }
+                if let Some((field, every)) = self.policies.absent_field(body) {
+                    return Err(LedgerError::Due { step: actual, field, every });
+                }
+            }
+            schema::CHECKPOINT if body.unsigned("step") != self.step => {
+                return Err(LedgerError::Step { expected: self.step, actual: body.unsigned("step") });
+            }
+            schema::POLICY => {
+                let first_step = body.unsigned("firstStep");
+                if first_step <= self.step {
+                    let detail = format!("firstStep {first_step} is not after the recorded step {}", self.step);
+                    return Err(LedgerError::Policy { detail });
+                }
+                let cadences = crate::verify::Cadences::of_policy(body);
+                if let Some(name) = cadences.below_floor(&specification.floor()) {
+                    return Err(LedgerError::Policy { detail: format!("{name} is below the floor of spec.json") });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, receipt: &Receipt, body: &Body) {
+        self.tree.push(leaf_hash(&receipt.leaf()));
+        self.previous = receipt.digest;
+        self.closed = body.kind().number == schema::CLOSE;
+        match body.kind().number {
+            schema::STEP => {
+                self.step = body.unsigned("step");
+                self.work_units = self.work_units.saturating_add(body.unsigned("workUnits"));
+            }
+            schema::RESUME => self.step = body.unsigned("step"),
+            schema::POLICY => self.policies.push(body),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The body of a receipt: one 32-byte word a field, and the EIP-712 digest over them.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value as Json, json};
+
+use super::schema::{Field, Kind, WordType};
+use crate::primitives::{Address, Digest, Report, keccak256};
+
+/// Why bytes are no body of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the line above each variant names its fields")]
+pub enum ReceiptError {
+    /// The body does not have one word per field.
+    #[error("a {kind} receipt has {expected} bytes, found {actual}")]
+    Length { kind: &'static str, expected: usize, actual: usize },
+    /// A word holds more than its field's type can.
+    #[error("field {field} of a {kind} receipt does not fit its type {expected}")]
+    Range { kind: &'static str, field: &'static str, expected: String },
+    /// A value of another type was given for a field, or for a field that does not exist.
+    #[error("a {kind} receipt has no field {field} that takes this value")]
+    Field { kind: &'static str, field: String },
+}
+
+impl Report for ReceiptError {
+    fn code(&self) -> &'static str {
+        "invalid-input"
+    }
+
+    fn place(&self) -> Option<String> {
+        match self {
+            ReceiptError::Length { kind, .. } => Some((*kind).into()),
+            ReceiptError::Range { kind, field, .. } => Some(format!("{kind}.{field}")),
+            ReceiptError::Field { kind, field } => Some(format!("{kind}.{field}")),
+        }
+    }
+}
+
+/// One field's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// An unsigned number.
+    Unsigned(u64),
+    /// An address.
+    Address(Address),
+    /// 32 bytes.
+    Digest(Digest),
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Value::Unsigned(number)
+    }
+}
+
+impl From<Address> for Value {
+    fn from(address: Address) -> Self {
+        Value::Address(address)
+    }
+}
+
+impl From<Digest> for Value {
+    fn from(digest: Digest) -> Self {
+        Value::Digest(digest)
+    }
+}
+
+/// A decoded body; every field fits its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    kind: &'static Kind,
+    words: Vec<Digest>,
+}
+
+impl Body {
+    /// A body whose named fields have these values and whose other fields are zero.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Field`] for an unknown field or a value of another type,
+    /// [`ReceiptError::Range`] for a number that is too large.
+    pub fn new(kind: &'static Kind, values: &[(&str, Value)]) -> Result<Body, ReceiptError> {
+        let mut words = vec![Digest::ZERO; kind.all_fields().count()];
+        for (name, value) in values {
+            let unknown = || ReceiptError::Field { kind: kind.name, field: (*name).into() };
+            let (index, field) =
+                kind.all_fields().enumerate().find(|(_, field)| field.name == *name).ok_or_else(unknown)?;
+            words[index] = match (field.word, value) {
+                (WordType::Unsigned(_), Value::Unsigned(number)) => Digest::left_padding_from(&number.to_be_bytes()),
+                (WordType::Address, Value::Address(address)) => address.into_word(),
+                (WordType::Bytes32, Value::Digest(digest)) => *digest,
+                _ => return Err(unknown()),
+            };
+        }
+        let body = Body { kind, words };
+        body.check_ranges()?;
+        Ok(body)
+    }
+
+    /// Reads a body from its words.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Length`] and [`ReceiptError::Range`].
+    pub fn decode(kind: &'static Kind, bytes: &[u8]) -> Result<Body, ReceiptError> {
+        let expected = kind.all_fields().count() * 32;
+        if bytes.len() != expected {
+            return Err(ReceiptError::Length { kind: kind.name, expected, actual: bytes.len() });
+        }
+        let body = Body { kind, words: bytes.chunks_exact(32).map(Digest::from_slice).collect() };
+        body.check_ranges()?;
+        Ok(body)
+    }
+
+    fn check_ranges(&self) -> Result<(), ReceiptError> {
+        for (field, word) in self.kind.all_fields().zip(&self.words) {
+            let width = match field.word {
+                WordType::Unsigned(bits) => usize::from(bits / 8),
+                WordType::Address => 20,
+                WordType::Bytes32 => 32,
+            };
+            if word[..32 - width].iter().any(|byte| *byte != 0) {
+                let expected = field.word.solidity();
+                return Err(ReceiptError::Range { kind: self.kind.name, field: field.name, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    /// `encodeData` without the type hash.
+    pub fn encode(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|word| word.0).collect()
+    }
+
+    /// The fields in order, with their values.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static Field, Value)> {
+        self.kind.all_fields().zip(&self.words).map(|(field, word)| {
+            let value = match field.word {
+                WordType::Unsigned(_) => Value::Unsigned(u64::from_be_bytes(word.0[24..].try_into().expect("8 bytes"))),
+                WordType::Address => Value::Address(Address::from_word(*word)),
+                WordType::Bytes32 => Value::Digest(*word),
+            };
+            (field, value)
+        })
+    }
+
+    fn value(&self, name: &str) -> Value {
+        let found = self.fields().find(|(field, _)| field.name == name);
+        found.unwrap_or_else(|| panic!("{} has no field {name}", self.kind.name)).1
+    }
+
+    /// A number of this body; asking for a field that its kind lacks is a mistake of the program.
+    pub fn unsigned(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Unsigned(number) => number,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// An address of this body.
+    pub fn address(&self, name: &str) -> Address {
+        match self.value(name) {
+            Value::Address(address) => address,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// 32 bytes of this body.
+    pub fn bytes32(&self, name: &str) -> Digest {
+        match self.value(name) {
+            Value::Digest(digest) => digest,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// The digest that is signed.
+    ///
+    /// # Source
+    /// EIP-712, "encode(domainSeparator, message)".
+    pub fn digest(&self) -> Digest {
+        let structure = keccak256([self.kind.type_hash().as_slice(), &self.encode()].concat());
+        keccak256([&[0x19, 0x01], domain_separator().as_slice(), structure.as_slice()].concat())
+    }
+}
+
+/// The EIP-712 domain of every receipt and tree head.
+pub fn domain_separator() -> Digest {
+    static SEPARATOR: LazyLock<Digest> = LazyLock::new(|| {
+        let words = [
+            keccak256("EIP712Domain(string name,string version,bytes32 salt)"),
+            keccak256("Counterfoil"),
+            keccak256("1"),
+            keccak256("counterfoil.receipts.v1"),
+        ];
+        keccak256(words.map(|word| word.0).concat())
+    });
+    *SEPARATOR
+}
+
+/// The message as wallets and `eth_signTypedData_v4` take it; numbers as decimal strings.
+pub fn typed_data(body: &Body) -> Json {
+    let member = |name: &str, word: &str| json!({ "name": name, "type": word });
+    let members: Vec<Json> =
+        body.kind().all_fields().map(|field| member(field.name, &field.word.solidity())).collect();
+    let message = body.fields().map(|(field, value)| {
+        let text = match value {
+            Value::Unsigned(number) => number.to_string(),
+            Value::Address(address) => address.to_checksum(None),
+            Value::Digest(digest) => digest.to_string(),
+        };
+        (field.name.to_string(), Json::String(text))
+    });
+    json!({
+        "types": {
+            "EIP712Domain": [member("name", "string"), member("version", "string"), member("salt", "bytes32")],
+            body.kind().type_name: members,
+        },
+        "primaryType": body.kind().type_name,
+        "domain": { "name": "Counterfoil", "version": "1", "salt": keccak256("counterfoil.receipts.v1").to_string() },
+        "message": message.collect::<serde_json::Map<_, _>>(),
+    })
+}

@@ -1,0 +1,377 @@
+//! The verdict: four lines that are never merged into one word, and a status that names the
+//! requirement it speaks of.
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::Cadences;
+use super::{Anchored, Edge, Evidence, Findings};
+use crate::primitives::{Address, Digest};
+
+/// What a verifier demands beyond integrity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Requirement {
+    /// The signer is pinned.
+    pub signer: bool,
+    /// The recipe is pinned.
+    pub recipe: bool,
+    /// All receipts are covered by anchors on a chain that the verifier chose.
+    pub time: bool,
+    /// Parameters are committed at least every so many steps.
+    pub parameters_every: Option<u32>,
+    /// At least so many steps were replayed bit for bit.
+    pub replayed: u64,
+}
+
+/// The verdict's single word, always read together with its requirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The requirement is met.
+    Verified,
+    /// Something claimed is false.
+    Refuted,
+    /// Nothing is false, and something required is not shown.
+    Undecided,
+}
+
+/// Whether all links hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Integrity {
+    /// No edge is broken.
+    pub intact: bool,
+    /// Edges that do not hold, the first ones.
+    pub broken: Vec<Edge>,
+    /// Whether a second history is excluded, and by what.
+    pub split_view: String,
+    /// The whole line.
+    pub line: String,
+}
+
+/// Who signed.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignerLine {
+    /// Owner of the run.
+    pub owner: Option<Address>,
+    /// Whether the verifier pinned the owner.
+    pub pinned: bool,
+    /// The whole line.
+    pub line: String,
+}
+
+/// What is known about when.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimeLine {
+    /// Receipts covered by confirmed anchors.
+    pub covered: u64,
+    /// Receipts in all.
+    pub receipts: u64,
+    /// The whole line.
+    pub line: String,
+}
+
+/// What is known about the training steps themselves.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransitionLine {
+    /// Steps that the verifier replayed bit for bit.
+    pub replayed: u64,
+    /// Steps recorded.
+    pub steps: u64,
+    /// Whether the verifier pinned the recipe.
+    pub recipe_pinned: bool,
+    /// Replayed steps that gave something else.
+    pub mismatches: Vec<Edge>,
+    /// The whole line.
+    pub line: String,
+}
+
+/// Four lines and what follows from them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Single word; never read it without `requirement`.
+    pub status: Status,
+    /// What the status speaks of.
+    pub requirement: String,
+    /// What is required and not shown, with what to do next.
+    pub missing: Vec<String>,
+    /// Whether all links hold.
+    pub integrity: Integrity,
+    /// Who signed.
+    pub signer: SignerLine,
+    /// When.
+    pub time: TimeLine,
+    /// Whether the training steps were what they claim.
+    pub transition: TransitionLine,
+    /// Run id.
+    pub run: Digest,
+    /// Digest of the pinned recipe; zero for none.
+    pub recipe: Digest,
+    /// Remarks: openings that are missing, a run without its end.
+    pub notes: Vec<String>,
+    /// What no verdict of this program shows.
+    pub not_shown: Vec<String>,
+}
+
+/// What the verifier pins, and what replaying found.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Judgement {
+    /// Name of the requirement, for the headline.
+    pub name: String,
+    /// The requirement.
+    pub require: Requirement,
+    /// Expected owner.
+    pub signer: Option<Address>,
+    /// Expected digest of the recipe.
+    pub recipe: Option<Digest>,
+    /// Steps replayed bit for bit by this verifier.
+    pub replayed: u64,
+    /// Steps whose replay gave something else.
+    pub mismatches: Vec<Edge>,
+    /// Remarks of the replay.
+    pub notes: Vec<String>,
+}
+
+const NOT_SHOWN: [&str; 4] = [
+    "that the data is what its name says, or was lawfully obtained",
+    "that this was the only run",
+    "that steps nobody replayed are honest",
+    "that the work was done at the dated time, or on the worker's own machine",
+];
+
+/// Draws the four lines and measures them against the requirement.
+pub fn judge(findings: &Findings, evidence: &Evidence<'_>, judgement: &Judgement) -> Verdict {
+    let time = time_line(findings, &evidence.anchors);
+    let integrity = integrity_line(findings, &evidence.anchors);
+    let signer = signer_line(findings, judgement);
+    let transition = transition_line(findings, judgement);
+    let missing = missing(findings, judgement, &signer, &time, &transition);
+    let is_refuted = !integrity.intact
+        || !judgement.mismatches.is_empty()
+        || judgement.signer.is_some_and(|expected| findings.owner.is_some_and(|owner| owner != expected))
+        || judgement.recipe.is_some_and(|expected| expected != findings.recipe);
+    let status = match (is_refuted, missing.is_empty() && findings.undecided.is_empty()) {
+        (true, _) => Status::Refuted,
+        (false, true) => Status::Verified,
+        (false, false) => Status::Undecided,
+    };
+    Verdict {
+        status,
+        requirement: judgement.name.clone(),
+        missing: missing.into_iter().chain(findings.undecided.iter().cloned()).collect(),
+        integrity,
+        signer,
+        time,
+        transition,
+        run: findings.run,
+        recipe: findings.recipe,
+        notes: notes(findings, judgement),
+        not_shown: NOT_SHOWN.map(String::from).to_vec(),
+    }
+}
+
+fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
+    let covering = |log: &super::LogFindings| {
+        let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane);
+        own.filter(|anchor| anchor.confirmed && !anchor.development).find(|anchor| anchor.size == log.receipts)
+    };
+    let chains: Option<Vec<&Anchored>> = findings.logs.iter().map(covering).collect();
+    let split_view = match chains.as_deref() {
+        Some([first, ..]) => format!("excluded by {}", first.chain),
+        _ => "not excluded".into(),
+    };
+    let state = match findings.broken.as_slice() {
+        [] => "intact".to_string(),
+        [edge] => format!("broken at {}", edge.edge),
+        [edge, rest @ ..] => format!("broken at {} (and {} more)", edge.edge, rest.len()),
+    };
+    Integrity {
+        intact: findings.broken.is_empty(),
+        broken: findings.broken.clone(),
+        line: format!("{state}; split view: {split_view}"),
+        split_view,
+    }
+}
+
+fn signer_line(findings: &Findings, judgement: &Judgement) -> SignerLine {
+    let line = match (findings.owner, judgement.signer) {
+        (None, _) => "none: there is no genesis receipt".to_string(),
+        (Some(owner), Some(expected)) if owner == expected => format!("expected {owner}; revocation not checked"),
+        (Some(owner), Some(expected)) => format!("{owner} is not the expected {expected}"),
+        (Some(owner), None) => format!("unpinned {owner}; revocation not checked"),
+    };
+    let mut others: Vec<Address> = findings.logs.iter().map(|log| log.worker).collect();
+    others.retain(|worker| Some(*worker) != findings.owner);
+    others.sort();
+    others.dedup();
+    let joined = match others.len() {
+        0 => String::new(),
+        count => format!("; {count} more workers, unpinned"),
+    };
+    let pinned = findings.owner.is_some() && findings.owner == judgement.signer;
+    SignerLine { owner: findings.owner, pinned, line: line + &joined }
+}
+
+fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
+    let receipts: u64 = findings.logs.iter().map(|log| log.receipts).sum();
+    // The largest recorded head of each log, among the anchors that `chosen` accepts.
+    let cover = |chosen: &dyn Fn(&Anchored) -> bool| -> (u64, Option<&Anchored>) {
+        let heads = findings.logs.iter().filter_map(|log| {
+            let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane && chosen(a));
+            own.filter(|anchor| anchor.size <= log.receipts).max_by_key(|anchor| anchor.size)
+        });
+        let heads: Vec<&Anchored> = heads.collect();
+        (heads.iter().map(|anchor| anchor.size).sum(), heads.into_iter().max_by_key(|anchor| anchor.block_time))
+    };
+    let extent = |count: u64| match count == receipts {
+        true => format!("all {receipts} receipts"),
+        false => format!("first {count} of {receipts} receipts, the rest not anchored"),
+    };
+    let (covered, latest) = cover(&|anchor| anchor.confirmed && !anchor.development);
+    let line = match latest {
+        Some(anchor) => format!("{} existed by {} on {}", extent(covered), utc(anchor.block_time), anchor.chain),
+        None => match cover(&|_| true) {
+            (_, None) => "none".to_string(),
+            (count, Some(anchor)) => {
+                let reason = if anchor.development {
+                    "a development chain proves no date"
+                } else {
+                    "unconfirmed: name an RPC with --chain"
+                };
+                format!("self-anchored: {} on {} ({reason})", extent(count), anchor.chain)
+            }
+        },
+    };
+    TimeLine { covered, receipts, line }
+}
+
+/// Unix seconds as `2026-11-22 14:08:29 UTC` (proleptic Gregorian calendar).
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days are counted from 1 March of year 0, so that the leap day ends a year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine {
+    let steps = findings.steps;
+    let recipe_pinned = judgement.recipe.is_some_and(|pinned| pinned != Digest::ZERO && pinned == findings.recipe);
+    let state = match (judgement.mismatches.first(), judgement.replayed) {
+        (Some(edge), _) => format!("refuted by replay at {}", edge.edge),
+        // A recipe that nobody pinned could hand back what was recorded.
+        (None, replayed) if replayed > 0 && recipe_pinned => {
+            format!("replayed {replayed} of {steps} by you, bit-exact")
+        }
+        _ if steps == 0 => "not checked: no step is recorded".to_string(),
+        _ => format!("structural ({})", weakest(findings.weakest.unwrap_or_default())),
+    };
+    let pinned = if recipe_pinned { "recipe pinned" } else { "recipe unpinned" };
+    TransitionLine {
+        replayed: judgement.replayed,
+        steps,
+        recipe_pinned,
+        mismatches: judgement.mismatches.clone(),
+        line: format!("{state}; {pinned}"),
+    }
+}
+
+fn weakest(cadences: Cadences) -> String {
+    let parts = ["gradients", "parameters", "checkpoint"].map(|name| {
+        match cadences.of(name).unwrap_or(0) {
+            0 => format!("{name} not required"),
+            1 => format!("{name} every step"),
+            every => format!("{name} every {every} steps"),
+        }
+    });
+    parts.join(", ")
+}
+
+fn missing(
+    findings: &Findings,
+    judgement: &Judgement,
+    signer: &SignerLine,
+    time: &TimeLine,
+    transition: &TransitionLine,
+) -> Vec<String> {
+    let require = &judgement.require;
+    let mut missing = Vec::new();
+    let mut want = |is_met: bool, text: String| {
+        if !is_met {
+            missing.push(text);
+        }
+    };
+    want(findings.steps > 0, "no step is recorded: there is nothing to check yet".into());
+    want(!require.signer || signer.pinned, "the signer is not pinned: pass signer=, learnt from its owner".into());
+    let has_recipe = findings.recipe != Digest::ZERO;
+    want(
+        !require.recipe || transition.recipe_pinned,
+        match has_recipe {
+            true => format!("the recipe is not pinned: read it, then pass recipe={}", findings.recipe),
+            false => "the run has no recipe, so its steps cannot be replayed".into(),
+        },
+    );
+    want(
+        !require.time || (time.receipts > 0 && time.covered == time.receipts),
+        format!("confirmed anchors cover {} of {} receipts: pass chain= of an RPC you trust", time.covered, time.receipts),
+    );
+    if let Some(wanted) = require.parameters_every {
+        let every = findings.weakest.and_then(|cadences| cadences.of("parameters")).unwrap_or(0);
+        want(every != 0 && every <= wanted, format!("parameters are committed every {every} steps, {wanted} required"));
+    }
+    let wanted = require.replayed.min(findings.steps);
+    let replayed = if transition.recipe_pinned { transition.replayed } else { 0 };
+    want(
+        replayed >= wanted,
+        format!("{replayed} steps were replayed with a pinned recipe, {wanted} required: counterfoil replay"),
+    );
+    missing
+}
+
+fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
+    let mut notes = judgement.notes.clone();
+    for log in findings.logs.iter().filter(|log| !log.closed) {
+        notes.push(format!("the run of {} lane {} is not shown to its end (no close receipt)", log.worker, log.lane));
+    }
+    for (what, count) in &findings.missing {
+        notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
+    }
+    if judgement.replayed > 0 && !judgement.recipe.is_some_and(|pinned| pinned == findings.recipe) {
+        notes.push("steps were replayed with a recipe that you did not pin, which shows nothing to a stranger".into());
+    }
+    notes
+}
+
+/// The first line of a printed verdict.
+pub fn headline(verdict: &Verdict) -> String {
+    let shown = match verdict.status {
+        Status::Verified => "verified",
+        Status::Refuted => "refuted",
+        Status::Undecided => "undecided",
+    };
+    match (verdict.status, verdict.requirement.as_str()) {
+        (Status::Verified, "integrity") => {
+            let mut absent = Vec::new();
+            if !verdict.signer.pinned {
+                absent.push("signer");
+            }
+            if verdict.time.covered < verdict.time.receipts {
+                absent.push("time");
+            }
+            if verdict.transition.replayed == 0 || !verdict.transition.recipe_pinned {
+                absent.push("re-execution");
+            }
+            match absent.is_empty() {
+                true => "verified: integrity".into(),
+                false => format!("verified: integrity only (not shown: {})", absent.join(", ")),
+            }
+        }
+        (_, requirement) => format!("{shown}: {requirement}"),
+    }
+}
