@@ -33,7 +33,9 @@ pub const DTYPES: [(&str, u64); 17] = [
 #[allow(missing_docs, reason = "the line above each variant names its fields")]
 pub enum TensorError {
     /// The dtype has no safetensors tag of whole bytes.
-    #[error("tensor {name:?} has dtype {dtype}, which has no canonical encoding; convert it to one of counterfoil.DTYPES")]
+    #[error(
+        "tensor {name:?} has dtype {dtype}, which has no canonical encoding; convert it to one of counterfoil.DTYPES"
+    )]
     UnsupportedDtype { name: String, dtype: String },
     /// The name is empty, too long or holds control characters.
     #[error("{name:?} cannot name a tensor: {reason}")]

@@ -38,6 +38,9 @@ _TAGS = {
 }
 
 
+_UNKNOWN_TO_NUMPY = {"BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0"}
+
+
 @dataclass(frozen=True)
 class Alias:
     """Stands for a tensor that shares its storage with another one of the state (tied weights).
@@ -107,7 +110,7 @@ def commit_tensors(tensors: Mapping[str, Any], *, keep: bool = False) -> Commitm
     Source:
         docs/format.md, sections 2 and 3.
     """
-    described = [_describe(name, value) for name, value in tensors.items()]
+    described = [describe(name, value) for name, value in tensors.items()]
     return _native.commit_tensors(described, keep)
 
 
@@ -117,7 +120,7 @@ def canonical_bytes(value: Any) -> Bytes1D:
         return np.fromfile(value, np.uint8)
     if isinstance(value, bytes | bytearray | memoryview):
         return _flat(value)
-    flat = _describe("tensor", value)[3]
+    flat = describe("tensor", value)[3]
     if flat is None:
         raise InvalidInput("only tensors and bytes have chunks", actual=type(value).__name__)
     return flat
@@ -136,16 +139,20 @@ def _flat(data: Any) -> Bytes1D:
         ) from None
 
 
-def _describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | None, str | None]:
+def describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | None, str | None]:
     """Name, dtype tag, shape, canonical bytes; or the target of an alias, or nothing."""
     if not isinstance(name, str):
         raise InvalidInput(f"names are str, found {name!r}", expected="str", where=repr(name))
+    try:
+        name.encode()
+        encoded = np.frombuffer(value.encode() if isinstance(value, str) else b"", np.uint8)
+    except UnicodeEncodeError as refused:
+        raise InvalidInput(f"{name!r} is not valid Unicode: {refused}", where=repr(name)) from None
     if value is None:
         return name, "", [], None, None
     if isinstance(value, Alias):
         return name, "", [], None, value.target
     if isinstance(value, str):
-        encoded = np.frombuffer(value.encode(), np.uint8)
         return name, "U8", [encoded.size], encoded, None
     # bool before int, of which it is a subclass
     if isinstance(value, bool):
@@ -158,6 +165,13 @@ def _describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | Non
         value = np.float64(value)
     if type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "untyped_storage"):
         return _describe_torch(name, value)
+    if not isinstance(value, np.ndarray | np.generic):
+        raise InvalidInput(
+            f"{name} is a {type(value).__name__}, which is no tensor; convert it to one",
+            expected="numpy array, torch tensor, bool, int, float, str, None or Alias",
+            actual=type(value).__name__,
+            where=name,
+        )
     return _describe_numpy(name, np.asarray(value))
 
 
@@ -185,15 +199,21 @@ def _describe_torch(name: str, tensor: Any) -> tuple[str, str, list[int], Bytes1
             actual=str(tensor.layout),
             where=name,
         )
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise InvalidInput(
             f"{name} lies on {tensor.device}; this version hashes CPU tensors only",
             expected="cpu",
             actual=str(tensor.device),
             where=name,
         )
-    dense = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return name, tag, list(tensor.shape), dense.reshape(-1).view(torch.uint8).numpy(), None
+    # Each call on a tensor costs a microsecond, and a step has hundreds of tensors.
+    dense = tensor.detach() if tensor.requires_grad else tensor
+    if dense.is_conj() or dense.is_neg():
+        dense = dense.resolve_conj().resolve_neg()
+    dense = dense.contiguous()
+    if tag in _UNKNOWN_TO_NUMPY:
+        dense = dense.reshape(-1).view(torch.uint8)
+    return name, tag, list(tensor.shape), dense.numpy().reshape(-1).view(np.uint8), None
 
 
 def _unsupported(name: str, dtype: str) -> UnsupportedDtype:

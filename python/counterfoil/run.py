@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from counterfoil import _native
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
-from counterfoil.commit import canonical_bytes, commit_tensors
+from counterfoil.commit import describe
 from counterfoil.errors import InvalidInput
 
 _FINISHED, _EXCEPTION = 0, 1
@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
         path: The run's folder.
-        id: The run's 32-byte id.
+        id: The run's id, `0x` and 64 hexadecimal digits.
         spec: The contents of `spec.json`.
         key: The key that signs.
         lane: Number of this lane.
@@ -191,10 +191,12 @@ class Run:
         Returns:
             The commitment to them, as of `commit_tensors`.
         """
-        commitment = commit_tensors(tensors)
+        described = {name: describe(name, value) for name, value in tensors.items()}
+        commitment = _native.commit_tensors(list(described.values()))
         for entry in commitment.entries:
-            if entry.kind == "dense":
-                self._ledger.store(entry.root, canonical_bytes(tensors[entry.name]))
+            flat = described[entry.name][3]
+            if flat is not None:
+                self._ledger.store(entry.root, flat)
         return commitment
 
     def on_close(self, callback: Callable[[int], None]) -> None:
@@ -258,7 +260,7 @@ class Run:
     def __repr__(self) -> str:
         """Path, id and progress."""
         state = "closed" if self.closed else "open"
-        return f"Run({str(self.path)!r}, id=0x{self.id.hex()[:8]}.., step={self.step}, {state})"
+        return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={self.step}, {state})"
 
 
 def _read_recipe(path: Path) -> dict[str, bytes]:

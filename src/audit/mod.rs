@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::chain::DEVELOPMENT_CHAIN;
-use crate::evidence::{AnchorRecord, FrameError, Log};
-use crate::journal::{self, JournalError};
+use crate::evidence::{AnchorRecord, Log};
+use crate::journal::JournalError;
 use crate::ledger::{LedgerError, RunFolder};
-use crate::primitives::{Address, Digest};
+use crate::primitives::Digest;
 use crate::verify::{Anchored, Edge, Evidence, Findings, Judgement, Verdict, judge, structural};
 
 /// Everything that lies in a run folder, read once and not believed.
@@ -55,6 +55,7 @@ impl Record {
                 LedgerError::Journal(JournalError::Corrupt { path, offset, detail }) => {
                     edge(&format!("{} at byte {offset}", path.display()), detail)
                 }
+                LedgerError::Frame(error) => edge("ledger", error),
                 other => return Err(other),
             });
             Ok(())
@@ -62,7 +63,7 @@ impl Record {
         let mut logs = Vec::new();
         let lanes = folder.lanes();
         for (worker, lane) in lanes.or_else(|error| keep(error).map(|()| Vec::new()))? {
-            match read_log(&folder, worker, lane) {
+            match folder.log(worker, lane) {
                 Ok(log) => logs.push(log),
                 Err(error) => keep(error)?,
             }
@@ -92,6 +93,11 @@ impl Record {
         Ok(state.map(|state| state.commitment().digest(&Digest::ZERO)))
     }
 
+    /// The run's id, as genesis states it.
+    pub fn run(&self) -> Option<Digest> {
+        self.logs.iter().find_map(|log| Some(log.genesis()?.bytes32("run")))
+    }
+
     /// The lanes found.
     pub fn logs(&self) -> &[Log] {
         &self.logs
@@ -112,7 +118,11 @@ impl Record {
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] when the recipe's files cannot be named.
-    pub fn verify(&self, judgement: &Judgement, confirmation: &Confirmation<'_>) -> Result<Verdict, LedgerError> {
+    pub fn verify(
+        &self,
+        judgement: &Judgement,
+        confirmation: &Confirmation<'_>,
+    ) -> Result<Verdict, LedgerError> {
         let object_root = |root: &Digest| self.folder.object_root(root);
         let mut damage = self.damage.clone();
         let recipe = crate::ledger::recipe_state(&self.recipe).unwrap_or_else(|error| {
@@ -150,15 +160,6 @@ impl Record {
 
 fn edge(place: &str, detail: impl ToString) -> Edge {
     Edge { edge: place.into(), expected: "what was written".into(), actual: detail.to_string() }
-}
-
-fn read_log(folder: &RunFolder, worker: Address, lane: u32) -> Result<Log, LedgerError> {
-    let recovered = journal::read(&folder.lane(worker, lane).join("journal"), "ledger")?;
-    let mut log = Log::from_frames(worker, lane, &recovered.frames).map_err(|error: FrameError| {
-        LedgerError::Damaged { place: format!("ledger of {worker} lane {lane}"), detail: error.to_string() }
-    })?;
-    log.dropped_bytes = recovered.dropped_bytes;
-    Ok(log)
 }
 
 fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) -> Anchored {

@@ -1,6 +1,6 @@
 //! From a run folder to an anchor, and back into the folder.
 
-use super::{ChainError, Client, Payer, Registration, SignedHead};
+use super::{ChainError, Client, HeadOnChain, Payer, Registration, SignedHead};
 use crate::evidence::{AnchorRecord, Log};
 use crate::journal::{self, JournalError, write_durably};
 use crate::ledger::{LedgerError, RunFolder};
@@ -27,6 +27,21 @@ pub fn anchor_lane(
     let record = client.anchor(&SignedHead::from(&head), &run, payer)?;
     store(folder, &record)?;
     Ok(record)
+}
+
+/// What the chain knows of one lane, the owner's unless `worker` is given; `None` before its first
+/// anchor.
+///
+/// # Errors
+/// [`ChainError::NoGenesis`], [`ChainError::Ledger`], and what the node reports.
+pub fn head_of_lane(
+    client: &Client,
+    folder: &RunFolder,
+    worker: Option<Address>,
+    lane: u32,
+) -> Result<Option<HeadOnChain>, ChainError> {
+    let run = registration(folder)?;
+    client.head(run.run(), worker.unwrap_or(run.owner), lane)
 }
 
 /// What the owner's genesis receipt says about the run.

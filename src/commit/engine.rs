@@ -90,7 +90,8 @@ mod pool {
 
     pub(super) fn current() -> Option<Arc<ThreadPool>> {
         let process = std::process::id();
-        let own = |slot: &Owned| slot.as_ref().filter(|(owner, _)| *owner == process).map(|(_, pool)| pool.clone());
+        let own =
+            |slot: &Owned| slot.as_ref().filter(|(owner, _)| *owner == process).map(|(_, pool)| pool.clone());
         if let Some(pool) = own(&*POOL.try_read().ok()?) {
             return Some(pool);
         }

@@ -1,7 +1,7 @@
 //! The leaf of a state: a named tensor, its absence, or its identity with another one.
 
 use super::CommitError;
-use crate::primitives::{Digest, Reader, Truncated, hmac_sha256, sha256};
+use crate::primitives::{Digest, Reader, hmac_sha256, sha256};
 use crate::tensor::{byte_length, check_name};
 
 const TAG: &[u8; 20] = b"counterfoil.entry.v1";
@@ -50,6 +50,20 @@ impl Entry {
         Ok(Entry { name: name.into(), content })
     }
 
+    /// Whether the entry holds a tensor.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.content, Content::Dense { .. })
+    }
+
+    /// The entry with a root of zero, as a layout holds it.
+    pub(crate) fn without_root(&self) -> Entry {
+        let mut entry = self.clone();
+        if let Content::Dense { root, .. } = &mut entry.content {
+            *root = Digest::ZERO;
+        }
+        entry
+    }
+
     /// Canonical bytes of the tensor; 0 unless it is dense.
     pub fn size(&self) -> u64 {
         match self.content {
@@ -96,63 +110,46 @@ impl Entry {
         }
         bytes.extend_from_slice(&self.size().to_be_bytes());
         bytes.extend_from_slice(root.as_slice());
-        if kind == 2 {
-            bytes.extend_from_slice(&(target.len() as u16).to_be_bytes());
-            bytes.extend_from_slice(target.as_bytes());
-        }
+        bytes.extend_from_slice(&(target.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(target.as_bytes());
         bytes
     }
 
-    /// Parses a leaf; also returns whether its root is blinded, which is then the entry's root.
+    /// Parses a leaf; also returns whether its root is blinded, and the root as it stands there.
     ///
     /// # Errors
     /// [`CommitError::Encoding`] for anything that [`Entry::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Result<(Entry, bool, Digest), CommitError> {
-        let refused = |detail: String| CommitError::Encoding { detail };
-        let (entry, is_blinded, root) =
-            Entry::parse(bytes).map_err(|error: Truncated| refused(error.to_string()))?.map_err(&refused)?;
-        // One entry has one encoding: whatever the parser let pass is caught here.
-        if entry.encode_with(is_blinded, root) != bytes {
-            return Err(refused("not in canonical form".into()));
-        }
-        Ok((entry, is_blinded, root))
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn parse(bytes: &[u8]) -> Result<Result<(Entry, bool, Digest), String>, Truncated> {
+        let refused = |detail: &str| Err(CommitError::Encoding { detail: detail.into() });
         let mut reader = Reader::new(bytes);
         if reader.take(TAG.len())? != TAG {
-            return Ok(Err("the tag is not counterfoil.entry.v1".into()));
+            return refused("the tag is not counterfoil.entry.v1");
         }
         let (kind, is_blinded) = (reader.u8()?, reader.u8()? == 1);
         let name_length = reader.u16()?.into();
         let name = String::from_utf8_lossy(reader.take(name_length)?).into_owned();
+        check_name(&name)?;
         let dtype_length = reader.u8()?.into();
         let dtype = String::from_utf8_lossy(reader.take(dtype_length)?).into_owned();
         let dimensions = reader.u8()?;
         let shape = (0..dimensions).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
-        let size = reader.u64()?;
+        // The byte length follows from dtype and shape.
+        reader.u64()?;
         let root = reader.digest()?;
+        let target_length = reader.u16()?.into();
+        let target = String::from_utf8_lossy(reader.take(target_length)?).into_owned();
         let content = match kind {
-            0 => match byte_length(&name, &dtype, &shape) {
-                Ok(expected) if expected == size => Content::Dense { dtype, shape, size, root },
-                Ok(expected) => return Ok(Err(format!("byte length {size}, expected {expected}"))),
-                Err(error) => return Ok(Err(error.to_string())),
-            },
+            0 => Content::Dense { size: byte_length(&name, &dtype, &shape)?, dtype, shape, root },
             1 => Content::Absent,
-            2 => {
-                let target_length = reader.u16()?.into();
-                Content::Alias { target: String::from_utf8_lossy(reader.take(target_length)?).into_owned() }
-            }
-            other => return Ok(Err(format!("kind {other} is not implemented"))),
+            2 => Content::Alias { target },
+            _ => return refused("its kind is not implemented"),
         };
-        if let Err(error) = check_name(&name) {
-            return Ok(Err(error.to_string()));
+        let entry = Entry { name, content };
+        // One entry has one encoding: sizes, flags and fields that do not belong are caught here.
+        if (!is_blinded && root != entry.root()) || entry.encode_with(is_blinded, root) != bytes {
+            return refused("not in canonical form");
         }
-        if kind != 0 && !is_blinded && root != Digest::ZERO {
-            return Ok(Err("a root where none belongs".into()));
-        }
-        Ok(Ok((Entry { name, content }, is_blinded, root)))
+        Ok((entry, is_blinded, root))
     }
 }
 

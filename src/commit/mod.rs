@@ -16,7 +16,7 @@ pub use merkle::ProofError;
 pub use opening::{ChunkOpening, EntryOpening, Opening};
 pub use sha256::{CHUNK, leaf_hash, node_hash};
 
-use crate::primitives::{Digest, Report, sha256 as sha256_of};
+use crate::primitives::{Digest, Report, Truncated, sha256 as sha256_of};
 use crate::tensor::{TensorError, check_name};
 
 /// Most entries of one state.
@@ -33,7 +33,9 @@ pub enum CommitError {
     #[error("the name {name:?} is used twice in one state")]
     DuplicateName { name: String },
     /// An alias whose target is missing, not dense, or not smaller than its own name.
-    #[error("{name:?} cannot be an alias of {target:?}: the target must be a dense tensor of this state with a smaller name")]
+    #[error(
+        "{name:?} cannot be an alias of {target:?}: the target must be a dense tensor of this state with a smaller name"
+    )]
     Alias { name: String, target: String },
     /// More than [`MAX_ENTRIES`] tensors or more than 2^64 - 1 bytes.
     #[error("{count} tensors are too many or too large for one state")]
@@ -41,6 +43,12 @@ pub enum CommitError {
     /// Encoded bytes that are no Entry.
     #[error("these bytes are no entry of a state: {detail}")]
     Encoding { detail: String },
+}
+
+impl From<Truncated> for CommitError {
+    fn from(error: Truncated) -> Self {
+        CommitError::Encoding { detail: error.to_string() }
+    }
 }
 
 impl Report for CommitError {
@@ -155,7 +163,8 @@ impl State {
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(CommitError::DuplicateName { name: pair[0].name.clone() });
         }
-        let by_name: HashMap<&str, &Content> = entries.iter().map(|e| (e.name.as_str(), &e.content)).collect();
+        let by_name: HashMap<&str, &Content> =
+            entries.iter().map(|e| (e.name.as_str(), &e.content)).collect();
         for entry in &entries {
             check_name(&entry.name)?;
             if let Content::Alias { target } = &entry.content {
@@ -165,12 +174,15 @@ impl State {
                 }
             }
         }
-        let size = entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size())).ok_or(too_large)?;
+        let size =
+            entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size())).ok_or(too_large)?;
         let commitment = Commitment {
             kind: CommitmentKind::State,
             count: entries.len() as u64,
             size,
-            root: merkle::root(&entries.iter().map(|entry| leaf_hash(&entry.encode(None))).collect::<Vec<_>>()),
+            root: merkle::root(
+                &entries.iter().map(|entry| leaf_hash(&entry.encode(None))).collect::<Vec<_>>(),
+            ),
         };
         Ok(State { entries, commitment })
     }

@@ -69,7 +69,11 @@ impl ChunkOpening {
         }
         let expected = (size - self.index * CHUNK as u64).min(CHUNK as u64);
         if self.bytes.len() as u64 != expected {
-            return Err(refused(format!("chunk {} has {} bytes, expected {expected}", self.index, self.bytes.len())));
+            return Err(refused(format!(
+                "chunk {} has {} bytes, expected {expected}",
+                self.index,
+                self.bytes.len()
+            )));
         }
         merkle::verify_inclusion(&leaf_hash(&self.bytes), self.index, count, &self.proof, root)
     }
@@ -83,7 +87,8 @@ impl State {
     pub fn prove(&self, name: &str, entry_key: Option<&Digest>) -> Result<Opening, ProofError> {
         let index = self.entries().iter().position(|entry| entry.name == name);
         let index = index.ok_or_else(|| refused(format!("the state has no entry {name:?}")))?;
-        let leaves: Vec<Digest> = self.entries().iter().map(|entry| leaf_hash(&entry.encode(entry_key))).collect();
+        let leaves: Vec<Digest> =
+            self.entries().iter().map(|entry| leaf_hash(&entry.encode(entry_key))).collect();
         let entry = &self.entries()[index];
         Ok(Opening {
             commitment: entry_key.map_or(self.commitment(), |key| self.blinded(key)),
@@ -143,7 +148,9 @@ impl EntryOpening {
         }
         match &mut entry.content {
             Content::Dense { root, .. } => *root = self.root,
-            _ if self.root != Digest::ZERO => return Err(refused("a root is given for an entry without one")),
+            _ if self.root != Digest::ZERO => {
+                return Err(refused("a root is given for an entry without one"));
+            }
             _ => {}
         }
         Ok(entry)

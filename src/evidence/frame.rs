@@ -1,7 +1,7 @@
 //! Encoding and decoding of the payloads in a ledger's journal.
 
 use super::{TreeHead, head_kind};
-use crate::commit::{Content, Entry};
+use crate::commit::Entry;
 use crate::primitives::{Digest, Reader, Report, Truncated, sha256};
 use crate::receipt::{Blind, Body, Receipt, Signature};
 
@@ -93,21 +93,6 @@ pub(super) fn layout_digest(payload: &[u8]) -> Digest {
     sha256(&[payload])
 }
 
-impl Entry {
-    /// Whether the entry holds a tensor.
-    pub fn is_dense(&self) -> bool {
-        matches!(self.content, Content::Dense { .. })
-    }
-
-    fn without_root(&self) -> Entry {
-        let mut entry = self.clone();
-        if let Content::Dense { root, .. } = &mut entry.content {
-            *root = Digest::ZERO;
-        }
-        entry
-    }
-}
-
 impl Frame {
     /// The layout of these entries and its name.
     pub fn layout(entries: &[Entry]) -> (Frame, Digest) {
@@ -180,7 +165,10 @@ impl Frame {
                     if is_blinded || root != Digest::ZERO {
                         return Err(refused("a layout holds a root"));
                     }
-                    if entries.last().is_some_and(|last: &Entry| last.name.as_bytes() >= entry.name.as_bytes()) {
+                    if entries
+                        .last()
+                        .is_some_and(|last: &Entry| last.name.as_bytes() >= entry.name.as_bytes())
+                    {
                         return Err(refused("a layout is not sorted by name"));
                     }
                     entries.push(entry);

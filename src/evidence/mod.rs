@@ -9,11 +9,11 @@ mod frame;
 use std::collections::HashMap;
 
 pub use anchor::AnchorRecord;
-pub use frame::{FieldOpening, Frame, FrameError, OpeningFrame, Openable};
+pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame};
 
 use crate::commit::{CommitError, Content, Entry, State, roots};
 use crate::primitives::{Address, Digest, Report};
-use crate::receipt::schema::{KINDS, Kind, TREE_HEAD};
+use crate::receipt::schema::{GENESIS, KINDS, Kind, TREE_HEAD};
 use crate::receipt::{Body, Receipt, Signature};
 
 /// The signed size and root of a ledger.
@@ -108,6 +108,12 @@ impl Log {
         Ok(log)
     }
 
+    /// The body of the genesis receipt, if this log begins with one.
+    pub fn genesis(&self) -> Option<Body> {
+        let first = self.receipts.first().filter(|receipt| receipt.kind == GENESIS)?;
+        Body::decode(Kind::from_number(GENESIS)?, &first.body).ok()
+    }
+
     /// The fields of a receipt that this journal opens.
     pub fn openings(&self, receipt: &Digest) -> &[FieldOpening] {
         self.openings.get(receipt).map_or(&[], Vec::as_slice)
@@ -118,7 +124,8 @@ impl Log {
     /// # Errors
     /// [`OpeningError`].
     pub fn open(&self, field: &FieldOpening) -> Result<Opened, OpeningError> {
-        let layout = self.layouts.get(&field.layout).ok_or(OpeningError::NoLayout { layout: field.layout })?;
+        let layout =
+            self.layouts.get(&field.layout).ok_or(OpeningError::NoLayout { layout: field.layout })?;
         let sizes: Vec<u64> = layout.iter().filter(|entry| entry.is_dense()).map(Entry::size).collect();
         let expected = match field.content {
             Openable::Roots(_) => sizes.len() as u64 * 32,

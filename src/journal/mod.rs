@@ -37,13 +37,17 @@ pub enum JournalError {
     #[error("{path} does not exist")]
     NotFound { path: PathBuf },
     /// The disk, the quota or the size limit is exhausted. What was flushed before is safe.
-    #[error("no room left while writing {path}: {detail}; receipts up to the last flush are safe, free space and reopen")]
+    #[error(
+        "no room left while writing {path}: {detail}; receipts up to the last flush are safe, free space and reopen"
+    )]
     StorageFull { path: PathBuf, detail: String },
     /// Any other failure of the operating system.
     #[error("{path}: {detail}")]
     Storage { path: PathBuf, detail: String },
     /// The bytes are damaged in a place that an interrupted write cannot explain.
-    #[error("{path} is corrupt at byte {offset}: {detail}; restore the file from a copy, nothing was changed")]
+    #[error(
+        "{path} is corrupt at byte {offset}: {detail}; restore the file from a copy, nothing was changed"
+    )]
     Corrupt { path: PathBuf, offset: u64, detail: String },
     /// A frame is empty or larger than [`MAX_PAYLOAD`].
     #[error("a frame of {size} bytes was offered, 1 to {MAX_PAYLOAD} fit")]
@@ -82,7 +86,9 @@ impl Report for JournalError {
 
     fn place(&self) -> Option<String> {
         match self {
-            JournalError::Corrupt { path, offset, .. } => Some(format!("{} at byte {offset}", path.display())),
+            JournalError::Corrupt { path, offset, .. } => {
+                Some(format!("{} at byte {offset}", path.display()))
+            }
             JournalError::FrameSize { .. } => None,
             JournalError::Locked { path }
             | JournalError::Exists { path }
@@ -160,11 +166,11 @@ impl Journal {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
         let (recovered, whole) = parse(path, &bytes, purpose)?;
-        if whole == 0 {
-            (&file).write_all(&encode_frame(&header(purpose))).map_err(failed)?;
-        }
         if recovered.dropped_bytes > 0 {
             file.set_len(whole).map_err(failed)?;
+        }
+        if whole == 0 {
+            (&file).write_all(&encode_frame(&header(purpose))).map_err(failed)?;
         }
         file.sync_all().map_err(failed)?;
         Ok((Journal::start(path, file), recovered))
@@ -274,7 +280,10 @@ impl Shared {
                 return;
             }
             let deadline = std::time::Instant::now() + GROUP_COMMIT_INTERVAL;
-            while !state.flush_wanted && !state.closing && state.appended - state.durable < GROUP_COMMIT_FRAMES {
+            while !state.flush_wanted
+                && !state.closing
+                && state.appended - state.durable < GROUP_COMMIT_FRAMES
+            {
                 let Some(left) = deadline.checked_duration_since(std::time::Instant::now()) else { break };
                 let waited = self.changed.wait_timeout(state, left);
                 state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;

@@ -24,7 +24,9 @@ pub enum KeyError {
     #[error("{path} is open to other users (mode {mode:o}); type: chmod 600 {path}")]
     Exposed { path: String, mode: u32 },
     /// The lane was begun elsewhere and its secret is not here.
-    #[error("the secret of lane {lane} is not in {folder}; continue in a new lane (Run.join), or copy the file there")]
+    #[error(
+        "the secret of lane {lane} is not in {folder}; continue in a new lane (Run.join), or copy the file there"
+    )]
     NoLaneSecret { lane: Digest, folder: String },
     /// The operating system refused.
     #[error("{path}: {detail}")]

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::LedgerError;
 use crate::commit::{Commitment, Entry, State};
-use crate::evidence::AnchorRecord;
+use crate::evidence::{AnchorRecord, Log};
 use crate::journal::{JournalError, write_durably};
 use crate::primitives::{Address, Digest};
+use crate::receipt::Body;
 
 /// Largest recipe, bytes over all files.
 const MAX_RECIPE: u64 = 16 << 20;
@@ -59,7 +60,9 @@ fn read_regular(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LedgerError>
 
 fn open_regular(path: &Path) -> Result<Option<File>, LedgerError> {
     match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => File::open(path).map(Some).map_err(|error| io_error(path, &error)),
+        Ok(metadata) if metadata.is_file() => {
+            File::open(path).map(Some).map_err(|error| io_error(path, &error))
+        }
         Ok(_) => Err(damaged(path, "not a regular file")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(path, &error)),
@@ -77,7 +80,8 @@ impl RunFolder {
     /// # Errors
     /// [`LedgerError::Exists`] when the folder is there and not empty.
     pub fn create(path: &Path, settings: &RunSettings) -> Result<RunFolder, LedgerError> {
-        let is_taken = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) || path.is_file();
+        let is_taken =
+            std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) || path.is_file();
         if is_taken {
             return Err(LedgerError::Exists { path: path.display().to_string() });
         }
@@ -119,7 +123,8 @@ impl RunFolder {
     /// [`LedgerError::NotFound`], [`LedgerError::Damaged`].
     pub fn specification(&self) -> Result<Vec<u8>, LedgerError> {
         let path = self.path.join("spec.json");
-        read_regular(&path, MAX_DOCUMENT)?.ok_or_else(|| LedgerError::NotFound { path: path.display().to_string() })
+        read_regular(&path, MAX_DOCUMENT)?
+            .ok_or_else(|| LedgerError::NotFound { path: path.display().to_string() })
     }
 
     /// The folder of one lane.
@@ -148,6 +153,30 @@ impl RunFolder {
         }
         lanes.sort();
         Ok(lanes)
+    }
+
+    /// One lane's journal, as it stands, with the bytes of an unfinished last frame.
+    ///
+    /// # Errors
+    /// [`LedgerError::Journal`], [`LedgerError::Frame`].
+    pub fn log(&self, worker: Address, lane: u32) -> Result<Log, LedgerError> {
+        let recovered = crate::journal::read(&self.lane(worker, lane).join("journal"), "ledger")?;
+        let mut log = Log::from_frames(worker, lane, &recovered.frames)?;
+        log.dropped_bytes = recovered.dropped_bytes;
+        Ok(log)
+    }
+
+    /// The body of the run's genesis receipt, which nobody checked yet.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] when no lane 0 begins with one.
+    pub fn genesis(&self) -> Result<Body, LedgerError> {
+        for (worker, lane) in self.lanes()?.into_iter().filter(|(_, lane)| *lane == 0) {
+            if let Some(genesis) = self.log(worker, lane)?.genesis() {
+                return Ok(genesis);
+            }
+        }
+        Err(LedgerError::NotFound { path: format!("a genesis receipt in {}", self.path.display()) })
     }
 
     /// The recipe's files; empty when the run has none.
@@ -212,7 +241,9 @@ impl RunFolder {
     /// The root over an object's stored bytes; none when it is missing.
     pub fn object_root(&self, root: &Digest) -> Option<Digest> {
         match open_regular(&object_path(&self.path, root)) {
-            Ok(Some(file)) => crate::commit::reader_root(file).map_or(Some(Digest::ZERO), |(actual, _)| Some(actual)),
+            Ok(Some(file)) => {
+                crate::commit::reader_root(file).map_or(Some(Digest::ZERO), |(actual, _)| Some(actual))
+            }
             Ok(None) => None,
             // Something that is no file lies there: it has no root that anyone signed.
             Err(_) => Some(Digest::ZERO),
@@ -243,7 +274,8 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
         Err(error) => return Err(io_error(folder, &error)),
     };
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().map_err(|error| io_error(folder, &error))?;
+    let mut paths: Vec<PathBuf> =
+        paths.collect::<Result<_, _>>().map_err(|error| io_error(folder, &error))?;
     // What an interrupted write left behind has no meaning.
     paths.retain(|path| path.extension().is_none_or(|extension| extension != "partial"));
     paths.sort();

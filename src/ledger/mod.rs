@@ -14,8 +14,8 @@ use crate::primitives::Report;
 use crate::receipt::{ReceiptError, SignError};
 use crate::verify::SpecificationError;
 
-pub use folder::{RunFolder, RunSettings};
 pub(crate) use folder::recipe_state;
+pub use folder::{RunFolder, RunSettings};
 pub use writer::{CloseReason, Field, Ledger};
 
 /// Why a ledger was not opened or a receipt not written.
@@ -35,7 +35,9 @@ pub enum LedgerError {
     #[error("{place}: {detail}; verify the run to see what was changed")]
     Damaged { place: String, detail: String },
     /// An anchor covers more receipts than the journal holds, so that receipts were lost.
-    #[error("an anchor covers {anchored} receipts, the journal holds {found}; continue in a new lane (Run.join)")]
+    #[error(
+        "an anchor covers {anchored} receipts, the journal holds {found}; continue in a new lane (Run.join)"
+    )]
     BehindAnchor { anchored: u64, found: u64 },
     /// The step is not the next one.
     #[error("step {actual} cannot follow: the next step is {expected}")]
@@ -96,7 +98,9 @@ impl Report for LedgerError {
 
     fn expected(&self) -> Option<String> {
         match self {
-            LedgerError::Step { expected, .. } | LedgerError::TooLarge { expected, .. } => Some(expected.to_string()),
+            LedgerError::Step { expected, .. } | LedgerError::TooLarge { expected, .. } => {
+                Some(expected.to_string())
+            }
             LedgerError::BehindAnchor { anchored, .. } => Some(anchored.to_string()),
             other => other.inner().and_then(Report::expected),
         }
@@ -104,7 +108,9 @@ impl Report for LedgerError {
 
     fn actual(&self) -> Option<String> {
         match self {
-            LedgerError::Step { actual, .. } | LedgerError::TooLarge { actual, .. } => Some(actual.to_string()),
+            LedgerError::Step { actual, .. } | LedgerError::TooLarge { actual, .. } => {
+                Some(actual.to_string())
+            }
             LedgerError::BehindAnchor { found, .. } => Some(found.to_string()),
             other => other.inner().and_then(Report::actual),
         }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::folder::{RunFolder, RunSettings, recipe_state};
 use super::LedgerError;
+use super::folder::{RunFolder, RunSettings, recipe_state};
 use crate::commit::{State, leaf_hash, merkle::CompactRange};
 use crate::evidence::{FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead};
 use crate::journal::{Journal, MAX_PAYLOAD};
@@ -13,7 +13,7 @@ use crate::keys::{KeyFolder, random};
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, Kind, SCHEMA_VERSION};
 use crate::receipt::{Blind, Body, LaneSecret, Receipt, Signer, Value, log_id, run_id};
-use crate::verify::{Policies, Specification};
+use crate::verify::{Cadences, Policies, Specification};
 
 /// Role of a worker that trains.
 const ROLE_WORKER: u64 = 1;
@@ -57,6 +57,7 @@ struct Progress {
     work_units: u64,
     closed: bool,
     policies: Policies,
+    checkpoint: u64,
     layouts: HashSet<Digest>,
     head: Option<TreeHead>,
 }
@@ -110,8 +111,9 @@ impl Ledger {
     ) -> Result<Ledger, LedgerError> {
         let folder = RunFolder::open(folder)?;
         let specification = Specification::parse(&folder.specification()?)?;
-        let (run, genesis) = find_genesis(&folder)?;
-        let ledger = Ledger::begin(folder, specification, run, genesis, signer, lane, keys)?;
+        let genesis = folder.genesis()?;
+        let (run, previous) = (genesis.bytes32("run"), genesis.digest());
+        let ledger = Ledger::begin(folder, specification, run, previous, signer, lane, keys)?;
         ledger.join(rank)?;
         Ok(ledger)
     }
@@ -133,7 +135,16 @@ impl Ledger {
         folder.make(&path)?;
         let journal = Journal::create(&path.join("journal"), "ledger")?;
         let progress = Progress::new(&specification, previous);
-        Ok(Ledger { folder, journal, signer, secret, run, lane, progress: Mutex::new(progress), specification })
+        Ok(Ledger {
+            folder,
+            journal,
+            signer,
+            secret,
+            run,
+            lane,
+            progress: Mutex::new(progress),
+            specification,
+        })
     }
 
     fn join(&self, rank: u32) -> Result<(), LedgerError> {
@@ -160,7 +171,8 @@ impl Ledger {
         let folder = RunFolder::open(folder)?;
         let specification = Specification::parse(&folder.specification()?)?;
         let worker = signer.address();
-        let (run, genesis) = find_genesis(&folder)?;
+        let genesis = folder.genesis()?;
+        let run = genesis.bytes32("run");
         let path = folder.lane(worker, lane).join("journal");
         if !path.exists() {
             return Err(LedgerError::NotFound { path: path.display().to_string() });
@@ -169,15 +181,24 @@ impl Ledger {
         let (journal, recovered) = Journal::open(&path, "ledger")?;
         let log = Log::from_frames(worker, lane, &recovered.frames)?;
         let found = log.receipts.len() as u64;
-        let own = folder.anchors()?.into_iter().filter(|(_, a)| (a.run, a.worker, a.lane) == (run, worker, lane));
+        let own =
+            folder.anchors()?.into_iter().filter(|(_, a)| (a.run, a.worker, a.lane) == (run, worker, lane));
         if let Some(anchored) = own.map(|(_, anchor)| anchor.size).max().filter(|size| *size > found) {
             return Err(LedgerError::BehindAnchor { anchored, found });
         }
-        let progress = Progress::replay(&specification, &log, genesis)?;
+        let progress = Progress::replay(&specification, &log, genesis.digest())?;
         let was_closed = progress.closed;
         let step = progress.step;
-        let ledger =
-            Ledger { folder, journal, signer, secret, run, lane, progress: Mutex::new(progress), specification };
+        let ledger = Ledger {
+            folder,
+            journal,
+            signer,
+            secret,
+            run,
+            lane,
+            progress: Mutex::new(progress),
+            specification,
+        };
         ledger.progress().closed = false;
         let reason = u64::from(!was_closed);
         let dropped = recovered.dropped_bytes;
@@ -277,7 +298,8 @@ impl Ledger {
             }
         }
         if !openings.is_empty() {
-            self.journal.append(&Frame::Opening(OpeningFrame { receipt: digest, fields: openings }).encode())?;
+            self.journal
+                .append(&Frame::Opening(OpeningFrame { receipt: digest, fields: openings }).encode())?;
         }
         self.journal.append(&Frame::Receipt(receipt.clone()).encode())?;
         progress.take(&receipt, &body);
@@ -305,7 +327,9 @@ impl Ledger {
         let entries = field.state.entries();
         let content = match &field.values {
             Some(values) => Openable::Values(values.clone()),
-            None => Openable::Roots(entries.iter().filter(|e| e.is_dense()).flat_map(|e| e.root().0).collect()),
+            None => {
+                Openable::Roots(entries.iter().filter(|e| e.is_dense()).flat_map(|e| e.root().0).collect())
+            }
         };
         let (Openable::Roots(payload) | Openable::Values(payload)) = &content;
         if payload.len() > MAX_PAYLOAD / 2 {
@@ -377,19 +401,6 @@ impl Ledger {
     }
 }
 
-/// The run's id and the digest of its genesis receipt.
-fn find_genesis(folder: &RunFolder) -> Result<(Digest, Digest), LedgerError> {
-    for (worker, lane) in folder.lanes()?.into_iter().filter(|(_, lane)| *lane == 0) {
-        let recovered = crate::journal::read(&folder.lane(worker, lane).join("journal"), "ledger")?;
-        let log = Log::from_frames(worker, lane, &recovered.frames)?;
-        if let Some(genesis) = log.receipts.first().filter(|receipt| receipt.kind == schema::GENESIS) {
-            let kind = Kind::from_number(schema::GENESIS).expect("genesis is implemented");
-            return Ok((Body::decode(kind, &genesis.body)?.bytes32("run"), genesis.digest));
-        }
-    }
-    Err(LedgerError::NotFound { path: format!("a genesis receipt in {}", folder.path().display()) })
-}
-
 impl Progress {
     fn new(specification: &Specification, previous: Digest) -> Progress {
         Progress {
@@ -399,6 +410,7 @@ impl Progress {
             work_units: 0,
             closed: false,
             policies: Policies::new(specification.floor()),
+            checkpoint: 0,
             layouts: HashSet::new(),
             head: None,
         }
@@ -432,6 +444,10 @@ impl Progress {
                 if actual != expected {
                     return Err(LedgerError::Step { expected, actual });
                 }
+                let every = self.policies.at(self.step).of("checkpoint").unwrap_or(0);
+                if self.checkpoint != self.step && Cadences::is_due(every, self.step) {
+                    return Err(LedgerError::Due { step: self.step, field: "checkpoint", every });
+                }
                 if let Some((field, every)) = self.policies.absent_field(body) {
                     return Err(LedgerError::Due { step: actual, field, every });
                 }
@@ -442,12 +458,15 @@ impl Progress {
             schema::POLICY => {
                 let first_step = body.unsigned("firstStep");
                 if first_step <= self.step {
-                    let detail = format!("firstStep {first_step} is not after the recorded step {}", self.step);
+                    let detail =
+                        format!("firstStep {first_step} is not after the recorded step {}", self.step);
                     return Err(LedgerError::Policy { detail });
                 }
-                let cadences = crate::verify::Cadences::of_policy(body);
+                let cadences = Cadences::of_policy(body);
                 if let Some(name) = cadences.below_floor(&specification.floor()) {
-                    return Err(LedgerError::Policy { detail: format!("{name} is below the floor of spec.json") });
+                    return Err(LedgerError::Policy {
+                        detail: format!("{name} is below the floor of spec.json"),
+                    });
                 }
             }
             _ => {}
@@ -464,7 +483,11 @@ impl Progress {
                 self.step = body.unsigned("step");
                 self.work_units = self.work_units.saturating_add(body.unsigned("workUnits"));
             }
-            schema::RESUME => self.step = body.unsigned("step"),
+            schema::CHECKPOINT => self.checkpoint = body.unsigned("step"),
+            schema::RESUME => {
+                self.step = body.unsigned("step");
+                self.checkpoint = self.step;
+            }
             schema::POLICY => self.policies.push(body),
             _ => {}
         }

@@ -85,7 +85,9 @@ impl Body {
             let (index, field) =
                 kind.all_fields().enumerate().find(|(_, field)| field.name == *name).ok_or_else(unknown)?;
             words[index] = match (field.word, value) {
-                (WordType::Unsigned(_), Value::Unsigned(number)) => Digest::left_padding_from(&number.to_be_bytes()),
+                (WordType::Unsigned(_), Value::Unsigned(number)) => {
+                    Digest::left_padding_from(&number.to_be_bytes())
+                }
                 (WordType::Address, Value::Address(address)) => address.into_word(),
                 (WordType::Bytes32, Value::Digest(digest)) => *digest,
                 _ => return Err(unknown()),
@@ -139,7 +141,9 @@ impl Body {
     pub fn fields(&self) -> impl Iterator<Item = (&'static Field, Value)> {
         self.kind.all_fields().zip(&self.words).map(|(field, word)| {
             let value = match field.word {
-                WordType::Unsigned(_) => Value::Unsigned(u64::from_be_bytes(word.0[24..].try_into().expect("8 bytes"))),
+                WordType::Unsigned(_) => {
+                    Value::Unsigned(u64::from_be_bytes(word.0[24..].try_into().expect("8 bytes")))
+                }
                 WordType::Address => Value::Address(Address::from_word(*word)),
                 WordType::Bytes32 => Value::Digest(*word),
             };

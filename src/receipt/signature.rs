@@ -117,7 +117,8 @@ pub fn recover(digest: Digest, signature: &Signature) -> Result<Address, Signatu
         28 => RecoveryId::new(true, false),
         actual => return Err(SignatureError::RecoveryByte { actual }),
     };
-    let scalars = k256::ecdsa::Signature::from_slice(&signature.0[..64]).map_err(|_| SignatureError::Scalar)?;
+    let scalars =
+        k256::ecdsa::Signature::from_slice(&signature.0[..64]).map_err(|_| SignatureError::Scalar)?;
     if bool::from(k256::elliptic_curve::scalar::IsHigh::is_high(&*scalars.s())) {
         return Err(SignatureError::HighS);
     }

@@ -52,10 +52,6 @@ pub(super) fn check(
         tree.push(leaf_hash(&receipt.leaf()));
         roots.push(tree.root());
     }
-    // A run that is still going on, or was interrupted, may not have reached its checkpoint yet.
-    if walk.closed {
-        walk.end_of_step(findings);
-    }
     if log.receipts.is_empty() {
         findings.broken(format!("{}: first receipt", walk.place()), "genesis or join", "an empty ledger");
     }
@@ -141,7 +137,9 @@ impl Walk<'_> {
             }
         }
         if body.bytes32("delegation") != Digest::ZERO {
-            findings.undecided.push(format!("{place}: signed by delegation, which this version cannot check"));
+            findings
+                .undecided
+                .push(format!("{place}: signed by delegation, which this version cannot check"));
         }
     }
 
@@ -149,7 +147,8 @@ impl Walk<'_> {
     fn order(&mut self, body: &Body, position: u64, place: &str, findings: &mut Findings) {
         let kind = body.kind().number;
         let owns_genesis = self.log.worker == self.genesis.body.address("owner") && self.log.lane == 0;
-        let expected_first = if owns_genesis { [schema::GENESIS, schema::JOIN].as_slice() } else { &[schema::JOIN] };
+        let expected_first =
+            if owns_genesis { [schema::GENESIS, schema::JOIN].as_slice() } else { &[schema::JOIN] };
         match expected_first.get(position as usize) {
             Some(expected) if *expected != kind => {
                 findings.broken(format!("{place}: order"), kind_name(*expected), body.kind().name);
@@ -182,11 +181,18 @@ impl Walk<'_> {
             }
             schema::RESUME => {
                 if body.unsigned("step") > self.step {
-                    findings.broken(format!("{place}: step"), format!("at most {}", self.step), body.unsigned("step"));
+                    findings.broken(
+                        format!("{place}: step"),
+                        format!("at most {}", self.step),
+                        body.unsigned("step"),
+                    );
                 }
                 self.step = body.unsigned("step");
                 // An interruption may have come before the checkpoint that was due here.
                 self.checkpoint = Some(self.step);
+            }
+            schema::CLOSE if body.unsigned("step") != self.step => {
+                findings.broken(format!("{place}: step"), self.step, body.unsigned("step"));
             }
             schema::POLICY => self.new_policy(body, place, findings),
             _ => {}
@@ -214,7 +220,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Before the next step, and at the end, the checkpoint that was due must have come.
+    /// Before the next step the checkpoint that was due must have come. The last step is excused: a
+    /// run may be interrupted in between.
     fn end_of_step(&mut self, findings: &mut Findings) {
         let every = self.policies.at(self.step).of("checkpoint").unwrap_or(0);
         let is_due = self.step > 0 && Cadences::is_due(every, self.step);
@@ -250,11 +257,20 @@ fn check_heads(walk: &Walk<'_>, roots: &[Digest], findings: &mut Findings) {
     }
 }
 
-fn check_prefix(place: &str, walk: &Walk<'_>, roots: &[Digest], size: u64, root: Digest, findings: &mut Findings) {
+fn check_prefix(
+    place: &str,
+    walk: &Walk<'_>,
+    roots: &[Digest],
+    size: u64,
+    root: Digest,
+    findings: &mut Findings,
+) {
     match usize::try_from(size).ok().and_then(|size| roots.get(size)) {
         Some(_) if size == 0 => findings.broken(format!("{place}: size"), "at least 1", 0),
         Some(actual) if *actual == root => {}
-        Some(actual) => findings.broken(format!("{place}: root over the first {size} receipts"), root, actual),
+        Some(actual) => {
+            findings.broken(format!("{place}: root over the first {size} receipts"), root, actual)
+        }
         None => {
             let found = format!("{} receipts", walk.log.receipts.len());
             findings.broken(format!("{place}: receipts of the ledger"), format!("at least {size}"), found);

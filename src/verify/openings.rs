@@ -64,7 +64,11 @@ fn check_field(
     let is_plain = blind.blind == Digest::ZERO && blind.entry_key().is_none();
     if is_plain != is_public {
         let expected = if is_public { "public, as the specification says" } else { "blinded" };
-        findings.broken(format!("{place}: blind"), expected, if is_plain { "not blinded" } else { "blinded" });
+        findings.broken(
+            format!("{place}: blind"),
+            expected,
+            if is_plain { "not blinded" } else { "blinded" },
+        );
     }
     let commitment = blind.entry_key().map_or(opened.state.commitment(), |key| opened.state.blinded(key));
     let actual = commitment.digest(&blind.blind);
@@ -84,7 +88,9 @@ fn check_objects(opened: &Opened, evidence: &Evidence<'_>, place: &str, findings
         match (evidence.object_root)(&entry.root()) {
             None => *findings.missing.entry("object".into()).or_default() += 1,
             Some(actual) if actual == entry.root() => {}
-            Some(actual) => findings.broken(format!("{place} {:?} <- object", entry.name), entry.root(), actual),
+            Some(actual) => {
+                findings.broken(format!("{place} {:?} <- object", entry.name), entry.root(), actual)
+            }
         }
     }
 }

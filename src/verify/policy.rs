@@ -87,7 +87,12 @@ impl Policies {
 
     /// The cadences in force at a step: those of the last policy that has reached it.
     pub fn at(&self, step: u64) -> Cadences {
-        self.0.iter().rev().find(|(first_step, _)| *first_step <= step).expect("the floor holds from step 0 on").1
+        self.0
+            .iter()
+            .rev()
+            .find(|(first_step, _)| *first_step <= step)
+            .expect("the floor holds from step 0 on")
+            .1
     }
 
     /// The first field that is due in this step receipt and absent, with its cadence.
@@ -96,7 +101,8 @@ impl Policies {
         let is_skipped = step.unsigned("flags") & SKIPPED != 0;
         let of_steps = CADENCES.into_iter().zip(self.at(number).0).filter(|(name, _)| *name != "checkpoint");
         let due = of_steps.filter(|(_, every)| Cadences::is_due(*every, number));
-        let mut expected = due.filter(|(name, _)| !(is_skipped && ["gradients", "contribution"].contains(name)));
+        let mut expected =
+            due.filter(|(name, _)| !(is_skipped && ["gradients", "contribution"].contains(name)));
         expected.find(|(name, _)| step.bytes32(name) == Digest::ZERO)
     }
 }

@@ -49,7 +49,8 @@ impl Specification {
         if bytes.len() > MAX_SPECIFICATION {
             return Err(refused(format!("{} bytes, at most {MAX_SPECIFICATION} are read", bytes.len())));
         }
-        let parsed: Specification = serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
+        let parsed: Specification =
+            serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
         if let Some(name) = parsed.policy.keys().find(|name| !CADENCES.contains(&name.as_str())) {
             return Err(refused(format!("policy names {name:?}, expected one of {CADENCES:?}")));
         }
@@ -59,7 +60,9 @@ impl Specification {
             kind.fields.iter().find(|known| known.name == field && known.meaning == Meaning::Commitment)
         };
         if let Some(path) = parsed.public.iter().find(|path| is_field(path).is_none()) {
-            return Err(refused(format!("public names {path:?}, which is no commitment field <kind>.<field>")));
+            return Err(refused(format!(
+                "public names {path:?}, which is no commitment field <kind>.<field>"
+            )));
         }
         Ok(parsed)
     }
@@ -83,7 +86,8 @@ pub(super) struct Genesis {
 
 /// Finds genesis and checks what it binds: the specification, the run id, the floor, the recipe.
 pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<(Specification, Genesis)> {
-    let first = |number| evidence.logs.iter().filter_map(|log| log.receipts.first()).find(move |r| r.kind == number);
+    let first =
+        |number| evidence.logs.iter().filter_map(|log| log.receipts.first()).find(move |r| r.kind == number);
     let kind = Kind::from_number(schema::GENESIS).expect("genesis is implemented");
     let Some(receipt) = first(schema::GENESIS) else {
         findings.broken("run: genesis".into(), "a genesis receipt first in the owner's lane 0", "none");
@@ -112,7 +116,8 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<
     if owner != body.address("worker") {
         findings.broken("genesis: owner".into(), body.address("worker"), owner);
     }
-    let recipe = evidence.recipe.as_ref().map_or(Digest::ZERO, |state| state.commitment().digest(&Digest::ZERO));
+    let recipe =
+        evidence.recipe.as_ref().map_or(Digest::ZERO, |state| state.commitment().digest(&Digest::ZERO));
     if findings.recipe != recipe {
         findings.broken("genesis -> recipe/".into(), findings.recipe, recipe);
     }
@@ -124,7 +129,11 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<
         }
     };
     if specification.floor().digest() != body.bytes32("policy") {
-        findings.broken("genesis -> policy of spec.json".into(), body.bytes32("policy"), specification.floor().digest());
+        findings.broken(
+            "genesis -> policy of spec.json".into(),
+            body.bytes32("policy"),
+            specification.floor().digest(),
+        );
     }
     let digest = body.digest();
     Some((specification, Genesis { body, digest }))

@@ -173,7 +173,8 @@ pub fn judge(findings: &Findings, evidence: &Evidence<'_>, judgement: &Judgement
 fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
     let covering = |log: &super::LogFindings| {
         let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane);
-        own.filter(|anchor| anchor.confirmed && !anchor.development).find(|anchor| anchor.size == log.receipts)
+        own.filter(|anchor| anchor.confirmed && !anchor.development)
+            .find(|anchor| anchor.size == log.receipts)
     };
     let chains: Option<Vec<&Anchored>> = findings.logs.iter().map(covering).collect();
     let split_view = match chains.as_deref() {
@@ -181,7 +182,8 @@ fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
         _ => "not excluded".into(),
     };
     let state = match findings.broken.as_slice() {
-        [] => "intact".to_string(),
+        [] if findings.logs.iter().all(|log| log.closed) => "intact".to_string(),
+        [] => "intact, the run not shown to its end".to_string(),
         [edge] => format!("broken at {}", edge.edge),
         [edge, rest @ ..] => format!("broken at {} (and {} more)", edge.edge, rest.len()),
     };
@@ -196,7 +198,9 @@ fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
 fn signer_line(findings: &Findings, judgement: &Judgement) -> SignerLine {
     let line = match (findings.owner, judgement.signer) {
         (None, _) => "none: there is no genesis receipt".to_string(),
-        (Some(owner), Some(expected)) if owner == expected => format!("expected {owner}; revocation not checked"),
+        (Some(owner), Some(expected)) if owner == expected => {
+            format!("expected {owner}; revocation not checked")
+        }
         (Some(owner), Some(expected)) => format!("{owner} is not the expected {expected}"),
         (Some(owner), None) => format!("unpinned {owner}; revocation not checked"),
     };
@@ -221,7 +225,10 @@ fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
             own.filter(|anchor| anchor.size <= log.receipts).max_by_key(|anchor| anchor.size)
         });
         let heads: Vec<&Anchored> = heads.collect();
-        (heads.iter().map(|anchor| anchor.size).sum(), heads.into_iter().max_by_key(|anchor| anchor.block_time))
+        (
+            heads.iter().map(|anchor| anchor.size).sum(),
+            heads.into_iter().max_by_key(|anchor| anchor.block_time),
+        )
     };
     let extent = |count: u64| match count == receipts {
         true => format!("all {receipts} receipts"),
@@ -229,7 +236,9 @@ fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
     };
     let (covered, latest) = cover(&|anchor| anchor.confirmed && !anchor.development);
     let line = match latest {
-        Some(anchor) => format!("{} existed by {} on {}", extent(covered), utc(anchor.block_time), anchor.chain),
+        Some(anchor) => {
+            format!("{} existed by {} on {}", extent(covered), utc(anchor.block_time), anchor.chain)
+        }
         None => match cover(&|_| true) {
             (_, None) => "none".to_string(),
             (count, Some(anchor)) => {
@@ -262,7 +271,8 @@ fn utc(seconds: u64) -> String {
 
 fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine {
     let steps = findings.steps;
-    let recipe_pinned = judgement.recipe.is_some_and(|pinned| pinned != Digest::ZERO && pinned == findings.recipe);
+    let recipe_pinned =
+        judgement.recipe.is_some_and(|pinned| pinned != Digest::ZERO && pinned == findings.recipe);
     let state = match (judgement.mismatches.first(), judgement.replayed) {
         (Some(edge), _) => format!("refuted by replay at {}", edge.edge),
         // A recipe that nobody pinned could hand back what was recorded.
@@ -283,12 +293,10 @@ fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine
 }
 
 fn weakest(cadences: Cadences) -> String {
-    let parts = ["gradients", "parameters", "checkpoint"].map(|name| {
-        match cadences.of(name).unwrap_or(0) {
-            0 => format!("{name} not required"),
-            1 => format!("{name} every step"),
-            every => format!("{name} every {every} steps"),
-        }
+    let parts = ["gradients", "parameters", "checkpoint"].map(|name| match cadences.of(name).unwrap_or(0) {
+        0 => format!("{name} not required"),
+        1 => format!("{name} every step"),
+        every => format!("{name} every {every} steps"),
     });
     parts.join(", ")
 }
@@ -308,7 +316,10 @@ fn missing(
         }
     };
     want(findings.steps > 0, "no step is recorded: there is nothing to check yet".into());
-    want(!require.signer || signer.pinned, "the signer is not pinned: pass signer=, learnt from its owner".into());
+    want(
+        !require.signer || signer.pinned,
+        "the signer is not pinned: pass signer=, learnt from its owner".into(),
+    );
     let has_recipe = findings.recipe != Digest::ZERO;
     want(
         !require.recipe || transition.recipe_pinned,
@@ -319,11 +330,17 @@ fn missing(
     );
     want(
         !require.time || (time.receipts > 0 && time.covered == time.receipts),
-        format!("confirmed anchors cover {} of {} receipts: pass chain= of an RPC you trust", time.covered, time.receipts),
+        format!(
+            "confirmed anchors cover {} of {} receipts: pass chain= of an RPC you trust",
+            time.covered, time.receipts
+        ),
     );
     if let Some(wanted) = require.parameters_every {
         let every = findings.weakest.and_then(|cadences| cadences.of("parameters")).unwrap_or(0);
-        want(every != 0 && every <= wanted, format!("parameters are committed every {every} steps, {wanted} required"));
+        want(
+            every != 0 && every <= wanted,
+            format!("parameters are committed every {every} steps, {wanted} required"),
+        );
     }
     let wanted = require.replayed.min(findings.steps);
     let replayed = if transition.recipe_pinned { transition.replayed } else { 0 };
@@ -337,13 +354,19 @@ fn missing(
 fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     let mut notes = judgement.notes.clone();
     for log in findings.logs.iter().filter(|log| !log.closed) {
-        notes.push(format!("the run of {} lane {} is not shown to its end (no close receipt)", log.worker, log.lane));
+        notes.push(format!(
+            "the run of {} lane {} is not shown to its end (no close receipt)",
+            log.worker, log.lane
+        ));
     }
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }
-    if judgement.replayed > 0 && !judgement.recipe.is_some_and(|pinned| pinned == findings.recipe) {
-        notes.push("steps were replayed with a recipe that you did not pin, which shows nothing to a stranger".into());
+    if judgement.replayed > 0 && judgement.recipe.is_none_or(|pinned| pinned != findings.recipe) {
+        notes.push(
+            "steps were replayed with a recipe that you did not pin, which shows nothing to a stranger"
+                .into(),
+        );
     }
     notes
 }

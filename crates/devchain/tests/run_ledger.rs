@@ -61,6 +61,7 @@ fn a_strangers_anchor_is_refused_until_the_worker_allows_it() {
 
     let allow = |anchorer| IRunLedger::setAnchorerCall { run: head.run, lane: 0, anchorer };
     send(&chain, &worker, &allow(stranger.address()));
+    refused_with::<IRunLedger::NotAllowed>(view(&chain, signer(3).address(), &call));
     assert!(succeeded(&send(&chain, &stranger, &call)));
     send(&chain, &worker, &allow(Address::ZERO));
     let next = IRunLedger::anchorCall { a: IRunLedger::Anchor { index: 1, size: 6, ..anchor_of(&head, 0) } };
@@ -109,6 +110,24 @@ fn anchors_follow_each_other_and_grow() {
     assert!(succeeded(&last), "2^40 receipts are the most");
 }
 
+/// Whether `leaf` stands at `position` of the log's anchor `index`.
+fn included(
+    head: &SignedHead,
+    index: u64,
+    position: u64,
+    leaf: &[u8],
+    proof: Vec<B256>,
+) -> IRunLedger::isIncludedCall {
+    IRunLedger::isIncludedCall {
+        log: log_of(head),
+        index,
+        anchored: IRunLedger::Head { size: head.size, root: head.root, headDigest: head.digest },
+        leaf: leaf.to_vec().into(),
+        leafIndex: position,
+        proof,
+    }
+}
+
 #[test]
 fn inclusion_holds_for_the_leaf_its_index_and_its_path_alone() {
     let chain = DevChain::in_memory();
@@ -120,14 +139,8 @@ fn inclusion_holds_for_the_leaf_its_index_and_its_path_alone() {
         let head = SignedHead { root: root(tree), ..head(run, worker.address(), size as u64) };
         let index = size as u64 - 1;
         assert!(succeeded(&send(&chain, &worker, &IRunLedger::anchorCall { a: anchor_of(&head, index) })));
-        let question = |position: u64, leaf: &[u8], proof: Vec<B256>| IRunLedger::isIncludedCall {
-            log: log_of(&head),
-            index,
-            anchored: IRunLedger::Head { size: head.size, root: head.root, headDigest: head.digest },
-            leaf: leaf.to_vec().into(),
-            leafIndex: position,
-            proof,
-        };
+        let question =
+            |position: u64, leaf: &[u8], proof: Vec<B256>| included(&head, index, position, leaf, proof);
         let holds =
             |question: &IRunLedger::isIncludedCall| view(&chain, Address::ZERO, question).expect("a view");
         for (position, leaf) in tree.iter().enumerate() {
@@ -156,6 +169,48 @@ fn inclusion_holds_for_the_leaf_its_index_and_its_path_alone() {
     }
 }
 
+/// The contract cannot know whether a worker signed the size that belongs to its root.
+#[test]
+fn a_lie_about_the_size_opens_no_other_path_length() {
+    let chain = DevChain::in_memory();
+    let worker = funded(&chain, 1);
+    let run = registered(&chain, &worker);
+    let leaves: Vec<Vec<u8>> = (0..13u8).map(|n| vec![n; 97]).collect();
+    for claimed in 1..=13 {
+        let head = SignedHead { root: root(&leaves), ..head(run, worker.address(), claimed) };
+        let index = claimed - 1;
+        assert!(succeeded(&send(&chain, &worker, &IRunLedger::anchorCall { a: anchor_of(&head, index) })));
+        for (position, leaf) in leaves.iter().enumerate() {
+            let proof = path(position, &leaves);
+            for asked in 0..claimed {
+                let exact = path(asked as usize, &leaves[..claimed as usize]).len();
+                let question = included(&head, index, asked, leaf, proof.clone());
+                let holds = view(&chain, Address::ZERO, &question).expect("a view");
+                assert!(proof.len() == exact || !holds, "leaf {position} of 13 as {asked} of {claimed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_leaves_of_97_bytes_are_receipts() {
+    let chain = DevChain::in_memory();
+    let worker = funded(&chain, 1);
+    let run = registered(&chain, &worker);
+    for (index, length) in [0, 64, 96, 97, 98].into_iter().enumerate() {
+        // A worker can put anything into its tree.
+        let leaves = vec![vec![5; length]; index + 1];
+        let head = SignedHead { root: root(&leaves), ..head(run, worker.address(), index as u64 + 1) };
+        assert!(succeeded(&send(
+            &chain,
+            &worker,
+            &IRunLedger::anchorCall { a: anchor_of(&head, index as u64) }
+        )));
+        let question = included(&head, index as u64, 0, &leaves[0], path(0, &leaves));
+        assert_eq!(view(&chain, Address::ZERO, &question), Ok(length == 97), "{length} bytes");
+    }
+}
+
 #[test]
 fn a_deep_proof_stays_cheap() {
     let chain = DevChain::in_memory();
@@ -171,14 +226,7 @@ fn a_deep_proof_stays_cheap() {
     let top = proof.iter().fold(root(std::slice::from_ref(&leaf)), node);
     let head = SignedHead { root: top, ..head(run, worker.address(), 1 << 20) };
     assert!(succeeded(&send(&chain, &worker, &IRunLedger::anchorCall { a: anchor_of(&head, 0) })));
-    let question = IRunLedger::isIncludedCall {
-        log: log_of(&head),
-        index: 0,
-        anchored: IRunLedger::Head { size: head.size, root: top, headDigest: head.digest },
-        leaf: leaf.into(),
-        leafIndex: 0,
-        proof,
-    };
+    let question = included(&head, 0, 0, &leaf, proof);
     assert_eq!(view(&chain, Address::ZERO, &question), Ok(true));
     let used = gas(&send(&chain, &worker, &question));
     println!("gas: inclusion at 20 levels {used}");

@@ -53,6 +53,18 @@ impl Record {
         from_json(py, &String::from_utf8_lossy(self.0.specification()))
     }
 
+    /// The run's id, as genesis states it; none without genesis.
+    #[getter]
+    fn run(&self) -> Option<String> {
+        self.0.run().map(|run| run.to_string())
+    }
+
+    /// Bytes of unfinished last frames, over all ledgers.
+    #[getter]
+    fn dropped_bytes(&self) -> u64 {
+        self.0.logs().iter().map(|log| log.dropped_bytes).sum()
+    }
+
     /// Workers' addresses and lanes of the ledgers found.
     #[getter]
     fn lanes(&self) -> Vec<(String, u32)> {
@@ -97,7 +109,9 @@ impl Record {
         let fields = PyDict::new(py);
         for log in self.0.logs() {
             for opening in log.openings(&receipt.0.digest) {
-                let Some((field, _)) = body.fields().nth(HEADER.len() + usize::from(opening.index)) else { continue };
+                let Some((field, _)) = body.fields().nth(HEADER.len() + usize::from(opening.index)) else {
+                    continue;
+                };
                 let opened = enter(py, || log.open(opening))?;
                 fields.set_item(field.name, Opened(opened))?;
             }
@@ -204,8 +218,12 @@ impl Opened {
                     let Some(bytes) = values.next() else { break };
                     match (dtype.as_str(), shape.as_slice(), bytes.as_slice()) {
                         ("BOOL", [], [byte]) => scalars.set_item(&entry.name, *byte != 0)?,
-                        ("I64", [], bytes) => scalars.set_item(&entry.name, i64::from_le_bytes(eight(bytes)))?,
-                        ("F64", [], bytes) => scalars.set_item(&entry.name, f64::from_le_bytes(eight(bytes)))?,
+                        ("I64", [], bytes) => {
+                            scalars.set_item(&entry.name, i64::from_le_bytes(eight(bytes)))?
+                        }
+                        ("F64", [], bytes) => {
+                            scalars.set_item(&entry.name, f64::from_le_bytes(eight(bytes)))?
+                        }
                         ("U8", [_], bytes) if std::str::from_utf8(bytes).is_ok() => {
                             scalars.set_item(&entry.name, String::from_utf8_lossy(bytes))?;
                         }
@@ -229,7 +247,12 @@ fn eight(bytes: &[u8]) -> [u8; 8] {
 fn checksum_address(py: Python<'_>, text: &str) -> PyResult<String> {
     let parsed: Result<Address, _> = text.parse();
     parsed.map(|address| address.to_checksum(None)).map_err(|_| {
-        error(py, "invalid-input", &format!("{text:?} is no address (0x and 40 hexadecimal digits)"), [None, None, None])
+        error(
+            py,
+            "invalid-input",
+            &format!("{text:?} is no address (0x and 40 hexadecimal digits)"),
+            [None, None, None],
+        )
     })
 }
 

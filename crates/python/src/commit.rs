@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use counterfoil::commit::{
-    ChunkOpening, Commitment as CoreCommitment, CommitError, CommitmentKind, Content, Entry as CoreEntry,
+    ChunkOpening, CommitError, Commitment as CoreCommitment, CommitmentKind, Content, Entry as CoreEntry,
     Opening as CoreOpening, ProofError, State, leaf_hash, merkle, reader_root, roots,
 };
 use counterfoil::journal::JournalError;
@@ -12,7 +12,7 @@ use counterfoil::primitives::Digest;
 use counterfoil::tensor::{DTYPES, TensorError};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::gateway::{digest, enter, error, raise};
 
@@ -91,7 +91,12 @@ impl Commitment {
 
     pub(crate) fn state(&self, py: Python<'_>) -> PyResult<&Arc<State>> {
         self.state.as_ref().ok_or_else(|| {
-            error(py, "invalid-input", "a state commitment is needed here (commit_tensors), not one to bytes", [None, None, None])
+            error(
+                py,
+                "invalid-input",
+                "a state commitment is needed here (commit_tensors), not one to bytes",
+                [None, None, None],
+            )
         })
     }
 }
@@ -161,9 +166,11 @@ impl Commitment {
         Ok(Opening(opening))
     }
 
-    fn first_difference(&self, py: Python<'_>, other: &Commitment) -> PyResult<Option<(String, Option<Entry>, Option<Entry>)>> {
+    fn first_difference(&self, py: Python<'_>, other: &Commitment) -> PyResult<Option<Difference>> {
         let difference = self.state(py)?.first_difference(other.state(py)?);
-        Ok(difference.map(|(name, ours, theirs)| (name.to_string(), ours.cloned().map(Entry), theirs.cloned().map(Entry))))
+        Ok(difference.map(|(name, ours, theirs)| {
+            (name.to_string(), ours.cloned().map(Entry), theirs.cloned().map(Entry))
+        }))
     }
 
     fn __eq__(&self, other: &Commitment) -> bool {
@@ -176,14 +183,27 @@ impl Commitment {
 
     fn __repr__(&self) -> String {
         let CoreCommitment { count, size, root, .. } = self.commitment;
-        format!("Commitment({}, kind={}, count={count}, size={size}, root={root})", self.algorithm(), self.kind())
+        format!(
+            "Commitment({}, kind={}, count={count}, size={size}, root={root})",
+            self.algorithm(),
+            self.kind()
+        )
     }
 }
 
+/// A name, and the entries that two states hold under it.
+type Difference = (String, Option<Entry>, Option<Entry>);
+
 /// Opens a chunk of bytes that must have this root.
-fn open_chunk(py: Python<'_>, index: u64, data: Option<&Bound<'_, PyAny>>, root: Digest) -> PyResult<ChunkOpening> {
+fn open_chunk(
+    py: Python<'_>,
+    index: u64,
+    data: Option<&Bound<'_, PyAny>>,
+    root: Digest,
+) -> PyResult<ChunkOpening> {
     let Some(data) = data else {
-        let message = "opening a chunk needs the bytes again: prove(index, data) or prove(name, chunk=, tensor=)";
+        let message =
+            "opening a chunk needs the bytes again: prove(index, data) or prove(name, chunk=, tensor=)";
         return Err(error(py, "invalid-input", message, [None, None, None]));
     };
     let canonical = py.import("counterfoil.commit")?.getattr("canonical_bytes")?.call1((data,))?;
@@ -222,7 +242,9 @@ impl Opening {
 
     #[staticmethod]
     fn from_json(py: Python<'_>, text: &str) -> PyResult<Opening> {
-        let refused = |failed: serde_json::Error| error(py, "invalid-input", &format!("no opening: {failed}"), [None, None, None]);
+        let refused = |failed: serde_json::Error| {
+            error(py, "invalid-input", &format!("no opening: {failed}"), [None, None, None])
+        };
         serde_json::from_str(text).map(Opening).map_err(refused)
     }
 
@@ -261,37 +283,51 @@ fn commit_tensors(py: Python<'_>, tensors: Vec<Described<'_>>, keep: bool) -> Py
     for (.., array, _) in &tensors {
         bytes.push(array.as_ref().map_or(Ok(&[][..]), |array| array.as_slice())?);
     }
-    let described: Vec<(&str, &str, &[u64], bool, Option<&str>)> = tensors
+    let described: Vec<Description<'_>> = tensors
         .iter()
-        .map(|(name, dtype, shape, array, target)| (&name[..], &dtype[..], &shape[..], array.is_some(), target.as_deref()))
+        .zip(&bytes)
+        .map(|((name, dtype, shape, array, target), bytes)| Description {
+            name,
+            tensor: array.is_some().then_some((dtype.as_str(), shape.as_slice(), *bytes)),
+            target: target.as_deref(),
+        })
         .collect();
     enter(py, || commit_described(&described, &bytes, keep))
 }
 
+/// A tensor by dtype, shape and bytes; or an alias of another; or nothing.
+struct Description<'a> {
+    name: &'a str,
+    tensor: Option<(&'a str, &'a [u64], &'a [u8])>,
+    target: Option<&'a str>,
+}
+
+impl Description<'_> {
+    fn entry(&self, root: Digest) -> Result<CoreEntry, CommitError> {
+        let Some((dtype, shape, bytes)) = self.tensor else {
+            let content =
+                self.target.map_or(Content::Absent, |target| Content::Alias { target: target.into() });
+            return Ok(CoreEntry { name: self.name.into(), content });
+        };
+        let entry = CoreEntry::dense(self.name, dtype, shape, root)?;
+        let (expected, actual) = (entry.size(), bytes.len() as u64);
+        if expected != actual {
+            return Err(TensorError::Length { name: self.name.into(), expected, actual }.into());
+        }
+        Ok(entry)
+    }
+}
+
 fn commit_described(
-    described: &[(&str, &str, &[u64], bool, Option<&str>)],
+    described: &[Description<'_>],
     bytes: &[&[u8]],
     keep: bool,
 ) -> Result<Commitment, CommitError> {
-    let roots = roots(bytes);
-    let entries = described.iter().zip(bytes).zip(roots).map(|(((name, dtype, shape, is_dense, target), bytes), root)| {
-        if !is_dense {
-            let content = target.map_or(Content::Absent, |target| Content::Alias { target: target.into() });
-            return Ok(CoreEntry { name: (*name).into(), content });
-        }
-        let entry = CoreEntry::dense(name, dtype, shape, root)?;
-        match entry.size() == bytes.len() as u64 {
-            true => Ok(entry),
-            false => Err(CommitError::Tensor(TensorError::Length {
-                name: (*name).into(),
-                expected: entry.size(),
-                actual: bytes.len() as u64,
-            })),
-        }
-    });
+    let entries = described.iter().zip(roots(bytes)).map(|(description, root)| description.entry(root));
     let state = State::new(entries.collect::<Result<_, _>>()?)?;
     let values = keep.then(|| {
-        let mut named: Vec<(&str, &[u8])> = described.iter().zip(bytes).map(|(row, bytes)| (row.0, *bytes)).collect();
+        let mut named: Vec<(&str, &[u8])> =
+            described.iter().zip(bytes).map(|(row, bytes)| (row.name, *bytes)).collect();
         named.sort_by_key(|(name, _)| name.as_bytes());
         Arc::new(named.into_iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect())
     });
@@ -324,12 +360,20 @@ fn merkle_root<'py>(py: Python<'py>, entries: Vec<Vec<u8>>) -> Bound<'py, PyByte
 }
 
 #[pyfunction]
-fn inclusion_proof<'py>(py: Python<'py>, entries: Vec<Vec<u8>>, index: u64) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+fn inclusion_proof<'py>(
+    py: Python<'py>,
+    entries: Vec<Vec<u8>>,
+    index: u64,
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
     Ok(to_list(py, &enter(py, || merkle::inclusion_proof(&leaves(&entries), index))?))
 }
 
 #[pyfunction]
-fn consistency_proof<'py>(py: Python<'py>, entries: Vec<Vec<u8>>, m: u64) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+fn consistency_proof<'py>(
+    py: Python<'py>,
+    entries: Vec<Vec<u8>>,
+    m: u64,
+) -> PyResult<Vec<Bound<'py, PyBytes>>> {
     Ok(to_list(py, &enter(py, || merkle::consistency_proof(&leaves(&entries), m))?))
 }
 
@@ -366,7 +410,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Commitment>()?;
     module.add_class::<Entry>()?;
     module.add_class::<Opening>()?;
-    module.add("DTYPES", DTYPES.map(|(tag, _)| tag))?;
+    module.add("DTYPES", PyTuple::new(module.py(), DTYPES.map(|(tag, _)| tag))?)?;
     for function in [
         wrap_pyfunction!(commit_bytes, module)?,
         wrap_pyfunction!(commit_file, module)?,

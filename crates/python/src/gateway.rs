@@ -17,7 +17,12 @@ pub(crate) fn enter<T: Send, E: Report + Send>(
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(error(py, "internal", &format!("internal error, please report it: {text}"), [None, None, None]))
+            Err(error(
+                py,
+                "internal",
+                &format!("internal error, please report it: {text}"),
+                [None, None, None],
+            ))
         }
     }
 }
@@ -29,10 +34,11 @@ pub(crate) fn raise(py: Python<'_>, report: &dyn Report) -> PyErr {
 
 /// An exception by its code.
 pub(crate) fn error(py: Python<'_>, code: &str, message: &str, evidence: [Option<String>; 3]) -> PyErr {
-    let made = py
-        .import("counterfoil.errors")
-        .and_then(|errors| errors.getattr("from_code"))
-        .and_then(|from_code| from_code.call1((code, message, evidence[0].clone(), evidence[1].clone(), evidence[2].clone())));
+    let made = py.import("counterfoil.errors").and_then(|errors| errors.getattr("from_code")).and_then(
+        |from_code| {
+            from_code.call1((code, message, evidence[0].clone(), evidence[1].clone(), evidence[2].clone()))
+        },
+    );
     made.map_or_else(|failed| failed, PyErr::from_value)
 }
 

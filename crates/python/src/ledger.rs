@@ -31,7 +31,8 @@ impl Key {
     #[staticmethod]
     #[pyo3(signature = (path = None))]
     fn generate(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Key> {
-        enter(py, || path.map_or_else(generate_key, |path| create_key(&path))).map(|signer| Key(Arc::new(signer)))
+        enter(py, || path.map_or_else(generate_key, |path| create_key(&path)))
+            .map(|signer| Key(Arc::new(signer)))
     }
 
     #[staticmethod]
@@ -49,7 +50,12 @@ impl Key {
     }
 
     fn __reduce__(&self, py: Python<'_>) -> PyResult<()> {
-        Err(error(py, "key", "a key cannot be pickled or copied; load it from its file where it is needed", [None, None, None]))
+        Err(error(
+            py,
+            "key",
+            "a key cannot be pickled or copied; load it from its file where it is needed",
+            [None, None, None],
+        ))
     }
 }
 
@@ -130,7 +136,9 @@ fn fields_of<'py>(py: Python<'py>, body: &Body) -> PyResult<Bound<'py, PyDict>> 
 fn signer_of(py: Python<'_>, digest: Digest, signature: &receipt::Signature) -> PyResult<String> {
     match recover(digest, signature) {
         Ok(address) => Ok(address.to_checksum(None)),
-        Err(refused) => Err(error(py, "proof", &format!("the signature is refused: {refused}"), [None, None, None])),
+        Err(refused) => {
+            Err(error(py, "proof", &format!("the signature is refused: {refused}"), [None, None, None]))
+        }
     }
 }
 
@@ -212,7 +220,8 @@ impl Ledger {
     #[staticmethod]
     fn join(py: Python<'_>, folder: PathBuf, lane: u32, rank: u32, key: &Key) -> PyResult<Ledger> {
         let signer = Arc::clone(&key.0);
-        enter(py, || CoreLedger::join_run(&folder, lane, rank, signer, &KeyFolder::of_user()?)).map(Ledger::new)
+        enter(py, || CoreLedger::join_run(&folder, lane, rank, signer, &KeyFolder::of_user()?))
+            .map(Ledger::new)
     }
 
     #[staticmethod]
@@ -222,8 +231,8 @@ impl Ledger {
     }
 
     #[getter]
-    fn run<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, self.get(py)?.run().as_slice()))
+    fn run(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.get(py)?.run().to_string())
     }
 
     #[getter]
@@ -252,10 +261,14 @@ impl Ledger {
         for (name, field) in fields {
             let field: PyRef<'_, Commitment> = field.extract()?;
             let values = field.values.as_ref().map(|values| values.to_vec());
-            commitments.push((name.extract::<String>()?, Field { state: field.state(py)?.as_ref().clone(), values }));
+            commitments.push((
+                name.extract::<String>()?,
+                Field { state: field.state(py)?.as_ref().clone(), values },
+            ));
         }
         enter(py, || {
-            let words: Vec<(&str, Value)> = words.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let words: Vec<(&str, Value)> =
+                words.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             let fields: Vec<(&str, Field)> =
                 commitments.iter().map(|(name, field)| (name.as_str(), field.clone())).collect();
             ledger.record(kind, &words, &fields)
