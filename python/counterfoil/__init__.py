@@ -24,6 +24,7 @@ from counterfoil._native import (
     TreeHead,
     __version__,
 )
+from counterfoil.chain import AnchorRecord, Chain
 from counterfoil.commit import Alias, commit_bytes, commit_file, commit_tensors
 from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.run import Run
@@ -32,6 +33,8 @@ from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
 __all__ = [
     "DTYPES",
     "Alias",
+    "AnchorRecord",
+    "Chain",
     "Commitment",
     "CounterfoilError",
     "Entry",

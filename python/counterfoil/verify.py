@@ -178,6 +178,12 @@ def verify(
         "notes": list(replay.notes) if replay else [],
     }
     confirmed = None if chain is None else [chain.confirm(anchor) for anchor in record.anchors]
+    if chain is not None and record.run is not None:
+        judgement["heads"] = [
+            {"worker": worker, "lane": lane, "size": head[1]}
+            for worker, lane in record.lanes
+            if (head := chain.head(record, worker=worker, lane=lane)) is not None
+        ]
     headline, document = record.verify(json.dumps(judgement), confirmed)
     verdict = Verdict(headline, json.loads(document))
     if verdict.status == "refuted":

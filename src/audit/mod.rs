@@ -137,6 +137,20 @@ impl Record {
             object_root: &object_root,
         };
         let mut findings: Findings = structural(&evidence);
+        for head in &judgement.heads {
+            let log = self.logs.iter().find(|log| (log.worker, log.lane) == (head.worker, head.lane));
+            let found = log.map_or(0, |log| log.receipts.len() as u64);
+            if head.size > found {
+                findings.broken.push(Edge {
+                    edge: format!(
+                        "ledger of {} lane {}: receipts that the chain knows",
+                        head.worker, head.lane
+                    ),
+                    expected: format!("at least {}", head.size),
+                    actual: format!("{found} receipts"),
+                });
+            }
+        }
         for (name, record) in &self.anchors {
             if record.run != findings.run {
                 findings.broken.push(Edge {

@@ -51,6 +51,11 @@ mod decimal {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        let number: u64 = text.parse().map_err(serde::de::Error::custom)?;
+        match number.to_string() == text {
+            true => Ok(number),
+            false => Err(serde::de::Error::custom(format!("{text:?} is no number in canonical form"))),
+        }
     }
 }

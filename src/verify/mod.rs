@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 pub use policy::{CADENCES, Cadences, Policies};
 pub use specification::{Specification, SpecificationError};
 pub use verdict::{
-    Integrity, Judgement, Requirement, SignerLine, Status, TimeLine, TransitionLine, Verdict, headline, judge,
+    HeadOnChain, Integrity, Judgement, Requirement, SignerLine, Status, TimeLine, TransitionLine, Verdict,
+    headline, judge,
 };
 
 use crate::commit::State;

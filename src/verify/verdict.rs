@@ -130,6 +130,19 @@ pub struct Judgement {
     pub mismatches: Vec<Edge>,
     /// Remarks of the replay.
     pub notes: Vec<String>,
+    /// What the chain that the verifier chose knows of this run's ledgers.
+    pub heads: Vec<HeadOnChain>,
+}
+
+/// The last head that a chain holds of one ledger.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct HeadOnChain {
+    /// Worker of the ledger.
+    pub worker: Address,
+    /// Lane of the ledger.
+    pub lane: u32,
+    /// Receipts it covers.
+    pub size: u64,
 }
 
 const NOT_SHOWN: [&str; 4] = [

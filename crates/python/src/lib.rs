@@ -1,6 +1,7 @@
 //! The shim: one Python function or method is argument parsing and one call of the core.
 
 mod audit;
+mod chain;
 mod commit;
 mod gateway;
 mod ledger;
@@ -12,5 +13,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     commit::register(module)?;
     ledger::register(module)?;
-    audit::register(module)
+    audit::register(module)?;
+    chain::register(module)
 }

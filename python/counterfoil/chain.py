@@ -1,0 +1,324 @@
+"""Chains: where tree heads get their date, and a development chain that needs no set-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import urlsplit
+
+from counterfoil import _native
+from counterfoil._native import Key, Record, TreeHead
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
+
+_LARGEST_REQUEST = 1 << 20
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+
+
+class OpenRun(Protocol):
+    """What anchoring asks of an open run."""
+
+    path: Path
+    key: Key
+    lane: int
+    closed: bool
+
+    def tree_head(self) -> TreeHead:
+        """Signs the lane's size and root as they are now."""
+
+
+AnyRun = OpenRun | Record | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class AnchorRecord:
+    """Where a tree head was recorded: a hint where to look, no evidence.
+
+    Attributes:
+        block_time: Unix seconds; no receipt below the head is younger, as far as the chain is right.
+        index: How many anchors of the lane came before.
+        size: Receipts below the head, whose root over them is `root`.
+
+    Source:
+        docs/format.md, section 8.
+    """
+
+    chain_id: int
+    contract: str
+    transaction_hash: str
+    block_number: int
+    block_hash: str
+    block_time: int
+    run: str
+    worker: str
+    lane: int
+    index: int
+    size: int
+    root: str
+    head_digest: str
+
+    @classmethod
+    def _from_json(cls, text: str) -> Self:
+        words = {_snake(name): value for name, value in json.loads(text).items()}
+        return cls(**{**words, **{name: int(words[name]) for name in _NUMBERS}})
+
+    def to_json(self) -> str:
+        """The record as it lies in the run's `anchors` folder."""
+        fields = {**asdict(self), **{name: str(getattr(self, name)) for name in _NUMBERS}}
+        return json.dumps({_camel(name): value for name, value in fields.items()}, indent=2)
+
+    def __str__(self) -> str:
+        """One line for people."""
+        place = f"block {self.block_number} of chain {self.chain_id}"
+        return f"anchored {self.size} receipts in {place}, transaction {self.transaction_hash}"
+
+
+_NUMBERS = ("chain_id", "block_number", "block_time", "index", "size")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A development chain that answers on this machine; `url` says where."""
+
+    url: str
+
+
+class Chain:
+    """A chain with a run ledger; make one with `Chain.dev` or `Chain.connect`.
+
+    Attributes:
+        chain_id: The chain's id, 31337 for development chains.
+        contract: The run ledger's address.
+    """
+
+    def __init__(self, native: _native.Chain) -> None:
+        """Wraps an opened chain; use `dev` or `connect`."""
+        self._native = native
+        self.chain_id: int = native.chain_id
+        self.contract: str = native.contract
+
+    @classmethod
+    def dev(cls, path: str | os.PathLike[str] | None = None) -> Self:
+        """Opens a development chain, in this process and without a network.
+
+        It executes the same contract as a public chain. It belongs to whoever runs it, so its
+        dates convince nobody else: anchors on it are self-anchored.
+
+        Args:
+            path: The chain's folder, made if missing; `chain` in the key folder by default.
+
+        Raises:
+            RunLocked: Another process, or another `Chain` of this one, runs this chain.
+            CorruptJournal: The chain's journal was damaged.
+
+        Example:
+            >>> Chain.dev("chain").chain_id
+            31337
+        """
+        folder = Path(_native.key_folder()) / "chain" if path is None else Path(path)
+        return cls(_native.Chain.dev(folder))
+
+    @classmethod
+    def connect(cls, url: str, contract: str | None = None) -> Self:
+        """Connects to a node and checks that the run ledger lies where it should.
+
+        Args:
+            url: The node's `http://` or `https://` address.
+            contract: The run ledger's address; development chains tell it themselves.
+
+        Raises:
+            ChainError: The node does not answer, or there is no run ledger of this version.
+        """
+        return cls(_native.Chain.connect(url, contract))
+
+    def rpc(self, method: str, params: Sequence[Any] = ()) -> Any:
+        """Calls a JSON-RPC method of the node.
+
+        Args:
+            method: Its name, such as `eth_blockNumber`.
+            params: Its parameters.
+
+        Returns:
+            Its result, as JSON values.
+
+        Raises:
+            ChainError: The node refuses or does not answer.
+        """
+        return json.loads(self._native.rpc(method, json.dumps(list(params))))
+
+    def head(
+        self,
+        run: AnyRun,
+        *,
+        worker: str | None = None,
+        lane: int = 0,
+    ) -> tuple[int, int] | None:
+        """What the chain knows of a lane: how many anchors, and the size of the last one.
+
+        Args:
+            run: An open run, which names its own lane, or a run folder.
+            worker: The worker, the run's owner by default.
+            lane: Which of the worker's lanes.
+
+        Returns:
+            Both numbers, or None before the first anchor.
+
+        Raises:
+            NotFound: There is no such run.
+            ChainError: The node refuses or does not answer.
+        """
+        return self._native.head(*_place(run, worker, lane))
+
+    def anchor(
+        self,
+        run: AnyRun,
+        key: Key | None = None,
+        *,
+        worker: str | None = None,
+        lane: int = 0,
+    ) -> AnchorRecord:
+        """Records a lane's tree head on the chain, and the anchor record in the run's folder.
+
+        Of an open run that is everything recorded until now, of a folder its last tree head. The
+        run is registered where the chain does not know it. Repeating a call is safe.
+
+        Args:
+            run: An open run, which names its own lane, or a run folder.
+            key: The key that pays; it must be the worker's or one that the worker allowed. By
+                default the run's or the device key, which pays on development chains only.
+            worker: The worker, the run's owner by default.
+            lane: Which of the worker's lanes.
+
+        Raises:
+            NotFound: There is no such run, lane or tree head.
+            KeyRefused: No key was chosen to pay on a public chain.
+            ChainError: The chain holds another history of the lane, or refused.
+        """
+        if isinstance(run, Record | str | os.PathLike):
+            payer = key or Key.device()
+        else:
+            payer = key or run.key
+            if not run.closed:
+                run.tree_head()
+        text = self._native.anchor(*_place(run, worker, lane), payer, key is not None)
+        return AnchorRecord._from_json(text)
+
+    def confirm(self, record: Mapping[str, Any]) -> tuple[str, bool, bool, int]:
+        """Asks this chain about an anchor record.
+
+        Args:
+            record: The record's JSON object.
+
+        Returns:
+            The chain in words, whether it holds exactly this anchor, whether it is a development
+            chain, and the block's time by the chain's own word (the claimed one if unconfirmed).
+
+        Raises:
+            ChainError: The node refuses or does not answer.
+        """
+        time = self._native.confirm(json.dumps(record))
+        development = self.chain_id == _native.DEVELOPMENT_CHAIN
+        name = f"development chain {self.chain_id}" if development else f"chain {self.chain_id}"
+        claimed = int(record["blockTime"])
+        return name, time is not None, development, claimed if time is None else time
+
+    @contextmanager
+    def serve(self, port: int = 0) -> Iterator[Served]:
+        """Serves a development chain's JSON-RPC to this machine, for web3.py or a wallet.
+
+        Args:
+            port: The port on 127.0.0.1; 0 takes a free one.
+
+        Yields:
+            Where it answers, as `.url`, until the `with` block ends.
+
+        Raises:
+            ChainError: This is no development chain.
+            OSError: The port is taken.
+        """
+        from http.server import ThreadingHTTPServer
+
+        self._native.handle("[]")
+        with ThreadingHTTPServer(("127.0.0.1", port), _handler(self._native)) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+            thread.start()
+            try:
+                yield Served(f"http://127.0.0.1:{server.server_port}")
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def _handler(chain: _native.Chain) -> type[BaseHTTPRequestHandler]:
+    """The class that answers: one POST is one JSON-RPC request or batch.
+
+    A page on the web must not reach the chain through a visitor's browser: the Host header says
+    whether a foreign name led the browser here, and Origin which page sent it.
+    """
+    from http.server import BaseHTTPRequestHandler
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def do_POST(self) -> None:
+            host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+            length = self.headers.get("Content-Length", "")
+            if not _is_local(f"//{host}") or not (origin is None or _is_local(origin)):
+                self._refuse(403, "only for programs and pages of this machine")
+            elif not length.isdecimal():
+                self._refuse(411, "a request names its length")
+            elif int(length) > _LARGEST_REQUEST:
+                self._refuse(413, f"a request has at most {_LARGEST_REQUEST} bytes")
+            else:
+                request = self.rfile.read(int(length)).decode(errors="replace")
+                self._answer(200, "application/json", chain.handle(request))
+
+        def _refuse(self, status: int, reason: str) -> None:
+            self.close_connection = True
+            self._answer(status, "text/plain", reason)
+
+        def _answer(self, status: int, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass  # the caller has the answer
+
+    return Handler
+
+
+def _place(run: AnyRun, worker: str | None, lane: int) -> tuple[Path, str | None, int]:
+    """The folder, worker and lane that are meant."""
+    if isinstance(run, str | os.PathLike):
+        return Path(run), worker, lane
+    if isinstance(run, Record):
+        return Path(run.path), worker, lane
+    return run.path, run.key.address, run.lane
+
+
+def _is_local(address: str) -> bool:
+    try:
+        return urlsplit(address).hostname in _LOOPBACK
+    except ValueError:
+        return False
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,234 @@
+"""The command line: each command is a sentence and a call.
+
+Exit codes: 0 verified, 1 error, 2 usage, 3 refuted, 4 undecided. Only a verdict gives 3: whatever
+goes wrong in this program itself is an error, so that a traceback never reads as an accusation.
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+import counterfoil
+from counterfoil.errors import CounterfoilError, Refuted
+
+ERROR, REFUTED, UNDECIDED = 1, 3, 4
+
+app = typer.Typer(
+    name="counterfoil",
+    help="Evidence of training: record it, verify it, re-execute it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+chain_app = typer.Typer(help="A development chain on this machine.", no_args_is_help=True)
+app.add_typer(chain_app, name="chain")
+
+
+class Require(StrEnum):
+    """What a verdict is measured against."""
+
+    INTEGRITY = "integrity"
+    STRANGER = "stranger"
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Signer = Annotated[str | None, typer.Option(help="The owner you expect: 0x and 40 digits.")]
+Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have read and trust.")]
+Requirement = Annotated[Require, typer.Option(help="What the verdict is measured against.")]
+ChainUrl = Annotated[str | None, typer.Option("--chain", metavar="URL", help="An RPC you trust.")]
+ChainFolder = Annotated[Path | None, typer.Option(help="Where the development chain lies.")]
+
+
+@app.command()
+def demo(
+    path: Annotated[Path, typer.Argument(help="Where the demo records its runs.")] = Path("runs"),
+) -> None:
+    """Train, record, anchor and verify two small models, then refute lies about them."""
+    from counterfoil.torch.demo import main as run_demo
+
+    run_demo(path)
+
+
+@app.command()
+def verify(
+    run: RunFolder,
+    signer: Signer = None,
+    recipe: Recipe = None,
+    require: Requirement = Require.INTEGRITY,
+    chain: ChainUrl = None,
+    json: Json = False,
+) -> None:
+    """Check a run's evidence and print the verdict."""
+    with _working(f"Verifying {run}"):
+        verdict = counterfoil.verify(run, **_pins(signer, recipe, require, chain))
+    _finish(verdict, json)
+
+
+@app.command()
+def replay(
+    run: RunFolder,
+    steps: Annotated[str, typer.Option(help="all, sample:20, 207:217 or 217.")] = "sample:20",
+    run_untrusted: Annotated[
+        bool, typer.Option("--run-untrusted", help="Run the prover's code without pinning it.")
+    ] = False,
+    signer: Signer = None,
+    recipe: Recipe = None,
+    require: Requirement = Require.INTEGRITY,
+    chain: ChainUrl = None,
+    json: Json = False,
+) -> None:
+    """Execute recorded steps again and compare every tensor bit for bit."""
+    from counterfoil.torch import replay as re_execute
+
+    pins = _pins(signer, recipe, require, chain)
+    with _working(f"Replaying {steps} of {run}"):
+        verdict = re_execute(run, steps, run_untrusted=run_untrusted, **pins)
+    _finish(verdict, json)
+
+
+@app.command()
+def inspect(run: RunFolder, json: Json = False) -> None:
+    """List what a run folder records, without judging it."""
+    record = counterfoil.Record(run)
+    receipts = [
+        {
+            "lane": f"{worker}/{lane}",
+            "sequence": receipt.sequence,
+            "kind": receipt.kind,
+            "step": receipt.fields.get("step"),
+            "digest": "0x" + receipt.digest.hex(),
+            "opened": " ".join(sorted(record.opened(receipt))),
+        }
+        for worker, lane in record.lanes
+        for receipt in record.receipts(worker, lane)
+    ]
+    if json:
+        _print_json({"recipe": record.recipe_digest, "spec": record.spec, "receipts": receipts})
+        return
+    typer.echo(f"spec    {record.spec}\nrecipe  {record.recipe_digest}")
+    for each in receipts:
+        number = f"{each['lane']} {each['sequence']:>7}"
+        what = each["kind"] if each["step"] is None else f"{each['kind']} {each['step']}"
+        typer.echo(f"{number} {what:<16} {each['digest']}  {each['opened']}")
+
+
+@app.command()
+def anchor(
+    run: RunFolder,
+    chain: ChainUrl = None,
+    contract: Annotated[str | None, typer.Option(help="The RunLedger's address.")] = None,
+    key: Annotated[Path | None, typer.Option(help="File of the key that pays.")] = None,
+    folder: ChainFolder = None,
+    json: Json = False,
+) -> None:
+    """Record the run's tree head on a chain; without --chain on the development chain here."""
+    with _working(f"Anchoring {run}"):
+        if chain is None:
+            ledger = counterfoil.Chain.dev(folder)
+        else:
+            ledger = counterfoil.Chain.connect(chain, contract)
+        record = ledger.anchor(run, None if key is None else counterfoil.Key.load(key))
+    typer.echo(record.to_json() if json else str(record))
+
+
+@app.command()
+def key(json: Json = False) -> None:
+    """Show this device's address; makes its key on first use, and never prints it."""
+    device = counterfoil.Key.device()
+    if json:
+        _print_json({"address": device.address, "folder": str(_home())})
+    else:
+        typer.echo(f"{device.address}\nThe key lies in {_home()} and signs receipts only.")
+
+
+@app.command()
+def doctor(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Report on this installation and on a run folder; changes nothing."""
+    from counterfoil.cli.doctor import examine
+
+    findings = examine(run, _home())
+    if json:
+        _print_json([finding.__dict__ for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else ERROR)
+
+
+@chain_app.command()
+def serve(
+    folder: ChainFolder = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8545,
+) -> None:
+    """Serve the development chain's JSON-RPC on this machine until interrupted."""
+    import threading
+
+    with counterfoil.Chain.dev(folder).serve(port) as server:
+        typer.echo(f"{server.url} (interrupt to stop)")
+        threading.Event().wait()
+
+
+def main() -> None:
+    """Runs the command line; every way out has its exit code."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except Refuted as refuted:
+        _finish(refuted.verdict, as_json)
+    except CounterfoilError as error:
+        _fail(error.code, str(error), as_json)
+    except ModuleNotFoundError as error:
+        hint = "this command needs torch: pip install 'counterfoil[demo]'"
+        _fail("not-installed", f"{error}; {hint}", as_json)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        hint = "a fault of this program, not of the run; see `counterfoil doctor`"
+        _fail("internal", f"{text} ({hint})", as_json)
+
+
+def _finish(verdict: counterfoil.Verdict, json: bool) -> NoReturn:
+    typer.echo(verdict.to_json() if json else str(verdict))
+    codes = {"verified": 0, "refuted": REFUTED, "undecided": UNDECIDED}
+    sys.exit(codes[verdict.status])
+
+
+def _fail(code: str, message: str, json: bool) -> NoReturn:
+    if json:
+        _print_json({"error": code, "message": message})
+    else:
+        typer.echo(f"error: {message}", err=True)
+    sys.exit(ERROR)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json_format.dumps(value, indent=2))
+
+
+def _pins(signer: str | None, recipe: str | None, require: Require, url: str | None) -> dict[str, Any]:
+    chain = None if url is None else counterfoil.Chain.connect(url)
+    return {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
+
+
+def _home() -> Path:
+    return Path(os.environ.get("COUNTERFOIL_HOME") or Path.home() / ".counterfoil")
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    """A sign of life on the terminal, and nothing in a file or a pipe."""
+    with Console(stderr=True).status(what):
+        yield

@@ -1,0 +1,1 @@
+"""Tools for tests and demonstrations; nothing here is needed to record or to verify."""

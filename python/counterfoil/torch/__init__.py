@@ -1,0 +1,12 @@
+"""Recording and re-executing PyTorch training steps; the only place that imports torch.
+
+`attach` turns what an optimiser does into step receipts, `batches` records what was fed,
+`replay` executes recorded steps again and compares. All three read a training step through
+`counterfoil.torch.collect`, so that a recorded name means the same thing in each.
+"""
+
+from counterfoil.torch.attach import Recorder, attach
+from counterfoil.torch.data import batches
+from counterfoil.torch.replay import replay
+
+__all__ = ["Recorder", "attach", "batches", "replay"]

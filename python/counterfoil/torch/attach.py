@@ -1,0 +1,225 @@
+"""Turns what an optimiser does into step receipts.
+
+Everything is hashed before the hook returns, where the bytes cannot change underneath. A step
+that could not be recorded stops the recorder: a gap that nobody sees would make later receipts
+false. A checkpoint is the state at the end of `optimizer.step()`; a recipe whose loop changes
+parameters elsewhere is not replayable from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from counterfoil import commit_tensors
+from counterfoil.errors import InvalidInput, RunClosed
+from counterfoil.torch import collect
+from counterfoil.torch.hooks import Hooks, innermost
+
+if TYPE_CHECKING:
+    from counterfoil import Commitment, Run
+
+SKIPPED, NOT_REPLAYABLE = 1, 2
+KEEP_BATCH = 32 << 20
+"""Bytes below which a replayable run keeps a step's batch."""
+
+_active: dict[int, Recorder] = {}
+
+
+def attach(
+    run: Run,
+    model: torch.nn.Module,
+    optimizer: Any,
+    *,
+    every: int = 50,
+    checkpoint_every: int = 50,
+) -> Recorder:
+    """Records every step of an optimiser into a run, from now until the run closes.
+
+    Gradients, hyperparameters, randomness and, where `run.batches` is used, batches are recorded
+    at each step; parameters, optimiser state and buffers at a cadence. The first and last state and
+    one every `checkpoint_every` steps are stored whole, so that steps can be re-executed.
+
+    Args:
+        run: An open run.
+        model: The model whose parameters the optimiser steps, bare or inside a known wrapper.
+        optimizer: A torch optimiser or a trainer's wrapper around one; all tensors on the CPU.
+        every: Steps between commitments to parameters, optimiser state and buffers; 0 for never.
+        checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last.
+
+    Returns:
+        The recorder; the same one when this run already records this optimiser.
+
+    Raises:
+        RunClosed: The run is closed.
+        InvalidInput: The optimiser is recorded by another run, the run records another optimiser,
+            or something is not recordable (LBFGS, CUDA, sparse or sharded tensors); `.where` names it.
+        UnsupportedDtype: A dtype has no canonical bytes; `.where` names the tensor.
+
+    Source:
+        docs/format.md, section 4.
+    """
+    if run.closed:
+        raise RunClosed(f"{run.path} is closed: a closed run records nothing")
+    inner = innermost(optimizer)
+    for recorder in _active.values():
+        if recorder.run is run and recorder.optimizer is inner:
+            return recorder
+        if recorder.run is run:
+            raise InvalidInput("this run already records another optimiser", where="optimizer")
+        if recorder.optimizer is inner:
+            raise InvalidInput(
+                f"this optimiser is recorded by {recorder.run.path}: close it first",
+                where="optimizer",
+            )
+    return Recorder(run, model, inner, _cadence(run, every, checkpoint_every))
+
+
+def recorder_of(run: Run) -> Recorder:
+    """The recorder attached to a run.
+
+    Raises:
+        RunClosed: The run is closed.
+        InvalidInput: Nothing is attached.
+    """
+    if run.closed:
+        raise RunClosed(f"{run.path} is closed: a closed run records nothing")
+    if id(run) not in _active:
+        raise InvalidInput("call run.attach(model, optimizer) before batches are drawn", where="batches")
+    return _active[id(run)]
+
+
+def _cadence(run: Run, every: int, checkpoint_every: int) -> dict[str, int]:
+    cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
+    cadence |= dict.fromkeys(("parameters", "optimizer", "buffers"), every)
+    cadence |= dict.fromkeys(("environment", "checkpoint"), checkpoint_every)
+    for name, floor in run.spec.get("policy", {}).items():
+        cadence[name] = min(filter(None, (floor, cadence.get(name))), default=0)
+    return cadence
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)
+
+
+class Recorder:
+    """Records the steps of one optimiser; made by `attach`."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        cadence: dict[str, int],
+    ):
+        self.run, self.optimizer = run, optimizer
+        self._collect = collect.Collector(model, optimizer)
+        self._cadence, self._policy_recorded = cadence, False
+        self._batches: list[collect.State] = []
+        self._fed, self._replayable = False, True
+        self._metrics: collect.State = {}
+        self._checkpointed = {r.fields["step"] for r in run.receipts() if r.kind == "checkpoint"}
+        self._randomness = collect.randomness()
+        self._checkpoint(run.step)
+        self._hooks = Hooks(optimizer, self._take, operator.eq, self._done)
+        _active[id(run)] = self
+        run.on_close(self._close)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a batch was consumed since the last step."""
+        return bool(self._batches)
+
+    def log(self, **metrics: Any) -> None:
+        """Adds numbers to the receipt of the step under way; call it before `optimizer.step()`.
+
+        Args:
+            metrics: Python numbers or tensors of one element, such as `loss=loss`.
+
+        Raises:
+            InvalidInput: A value is not one number; `.where` names it.
+        """
+        self._metrics.update({name: collect.metric(name, value) for name, value in metrics.items()})
+
+    def feed(self, batch: Any, *, replayable: bool = True) -> None:
+        """Takes a batch that training is about to consume; `batches` calls this.
+
+        Args:
+            batch: Nested tuples, lists and mappings of tensors; copied.
+            replayable: False when drawing this batch changed the randomness of a step under way.
+        """
+        if not self._batches:
+            self._randomness, self._replayable = collect.randomness(), True
+        leaves = dict(collect.flatten(batch))
+        self._replayable &= replayable and all(isinstance(value, torch.Tensor) for value in leaves.values())
+        self._batches.append({name: _copy(value) for name, value in leaves.items()})
+        self._fed = True
+
+    def _due(self, field: str, step: int) -> bool:
+        return self._cadence[field] > 0 and step % self._cadence[field] == 0
+
+    def _take(self) -> Commitment | None:
+        if not self._due("gradients", self.run.step + 1):
+            return None
+        return commit_tensors(self._collect.gradients())
+
+    def _done(self, gradients: Commitment | None, skipped: bool) -> None:
+        step = self.run.step + 1
+        if not self._policy_recorded:
+            self._cadence.setdefault("batch", int(self._fed))
+            self.run.record_policy(step, self._cadence)
+            self._policy_recorded = True
+        fields: dict[str, Commitment] = {}
+        if gradients is not None and not skipped:
+            fields["gradients"] = gradients
+        for field in ("parameters", "optimizer", "buffers"):
+            if self._due(field, step):
+                fields[field] = commit_tensors(getattr(self._collect, field)())
+        for field in ("hyperparameters", "environment"):
+            if self._due(field, step):
+                fields[field] = commit_tensors(getattr(self._collect, field)(), keep=True)
+        if self._due("randomness", step):
+            fields["randomness"] = commit_tensors(self._randomness, keep=self.run.replayable)
+        if self._metrics:
+            fields["metrics"] = commit_tensors(self._metrics, keep=True)
+        batch, kept = self._batch()
+        if batch is not None:
+            fields["batch"] = batch
+        lost = self.run.replayable and not (kept and "randomness" in fields)
+        self.run.record_step(step, fields, flags=SKIPPED * skipped + NOT_REPLAYABLE * lost)
+        self._batches, self._metrics, self._randomness = [], {}, collect.randomness()
+        if self._due("checkpoint", step):
+            self._checkpoint(step)
+
+    def _batch(self) -> tuple[Commitment | None, bool]:
+        if not self._cadence["batch"] and not self._batches:
+            return None, False
+        batches = self._batches
+        numbered = {f"{i}/{name}": leaf for i, batch in enumerate(batches) for name, leaf in batch.items()}
+        whole = batches[0] if len(batches) == 1 else numbered
+        size = sum(value.nbytes for value in whole.values() if isinstance(value, torch.Tensor))
+        keep = bool(batches) and self._replayable and self.run.replayable and size < KEEP_BATCH
+        return commit_tensors(whole, keep=keep), keep
+
+    def _checkpoint(self, step: int) -> None:
+        if step in self._checkpointed:
+            return
+        fields = {
+            name: self.run.store(getattr(self._collect, name)())
+            for name in ("parameters", "optimizer", "buffers")
+        }
+        fields["hyperparameters"] = commit_tensors(self._collect.hyperparameters(), keep=True)
+        fields["environment"] = commit_tensors(self._collect.environment(), keep=True)
+        fields["randomness"] = commit_tensors(collect.randomness(), keep=self.run.replayable)
+        self.run.record_checkpoint(step, fields)
+        self._checkpointed.add(step)
+
+    def _close(self, reason: int) -> None:
+        self._hooks.remove()
+        _active.pop(id(self.run), None)
+        interrupted = self._hooks.stepping or (reason != 0 and self.pending)
+        if not interrupted:
+            self._checkpoint(self.run.step)

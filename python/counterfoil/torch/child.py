@@ -1,0 +1,111 @@
+"""The child's side of a re-execution: builds what the recipe says and executes one step per request.
+
+It is told a step's number, batch, randomness and, at a restart, the state before; every step it
+executes looks alike, so that a recipe cannot tell which one is judged.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from counterfoil import commit_tensors
+from counterfoil.errors import InvalidInput
+from counterfoil.torch import collect
+from counterfoil.torch.hooks import Hooks, innermost
+from counterfoil.torch.wire import Pipe, encode
+
+FIELDS = ("parameters", "optimizer", "buffers", "hyperparameters")
+
+
+def load_recipe(folder: Path) -> Callable[[dict[str, Any]], Any]:
+    """The function `recipe` of the folder's `recipe.py`."""
+    sys.path.insert(0, str(folder))
+    function: Callable[[dict[str, Any]], Any] = importlib.import_module("recipe").recipe
+    return function
+
+
+class Execution:
+    """One model, optimiser and step function, as a recipe built them."""
+
+    def __init__(self, recipe: Callable[[dict[str, Any]], Any], spec: dict[str, Any]) -> None:
+        model, optimizer, self._step = recipe(spec)
+        self._collect = collect.Collector(model, innermost(optimizer))
+        self._hooks = Hooks(self._collect.inner, self._gradients, _same, self._done)
+        self._metrics: collect.State = {}
+        self._states: list[dict[str, collect.State]] = []
+
+    def restore(self, states: dict[str, collect.State]) -> None:
+        """Puts the recorded state before a step back."""
+        self._collect.restore(states["parameters"], states["optimizer"], states["buffers"])
+
+    def step(self, batch: collect.State, number: int) -> dict[str, collect.State]:
+        """Executes one step and returns its fields, as they stood when the optimiser had stepped."""
+        self._metrics, self._states = {}, []
+        self._step(collect.unflatten(batch), number, self._log)
+        if len(self._states) != 1:
+            raise InvalidInput(
+                f"the recipe's step stepped its optimiser {len(self._states)} times", where="recipe"
+            )
+        return self._states[0]
+
+    def _log(self, **metrics: Any) -> None:
+        self._metrics.update({name: collect.metric(name, value) for name, value in metrics.items()})
+
+    def _gradients(self) -> collect.State:
+        return _copy(self._collect.gradients())
+
+    def _done(self, gradients: collect.State, _skipped: bool) -> None:
+        fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS}
+        self._states.append(fields | {"gradients": gradients, "metrics": dict(self._metrics)})
+
+
+def _same(early: collect.State, late: collect.State) -> bool:
+    return commit_tensors(early).root == commit_tensors(late).root
+
+
+def _copy(state: collect.State) -> collect.State:
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
+    }
+
+
+def _leave_out_the_compiler() -> None:
+    """Spares the six seconds in which a first optimiser imports torch's compiler, used by no plain step."""
+    for method in vars(torch.optim.Optimizer).values():
+        function = getattr(method, "__wrapped__", None)
+        if function is not None:
+            function.__dynamo_disable = function
+
+
+def serve(cut: dict[str, bool]) -> None:
+    """Answers requests on standard input until it ends; the recipe's own output goes nowhere."""
+    pipe = Pipe(os.dup(0), os.dup(1))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    pipe.send(encode(cut, {}))
+    _leave_out_the_compiler()
+    execution: Execution | None = None
+    recipe: Callable[[dict[str, Any]], Any] | None = None
+    while True:
+        try:
+            header, states = pipe.receive(1 << 62)
+        except EOFError:
+            return
+        if recipe is None:
+            torch.set_num_threads(header["threads"])
+            if header["deterministic"]:  # even switching it off would import the compiler
+                torch.use_deterministic_algorithms(True)
+            torch.set_float32_matmul_precision(header["matmul_precision"])
+            torch.set_default_dtype(getattr(torch, header["default_dtype"].removeprefix("torch.")))
+            recipe = load_recipe(Path("recipe").resolve())
+        if execution is None or "parameters" in states:
+            execution = Execution(recipe, header["spec"])
+            execution.restore(states)
+        collect.restore_randomness(states["randomness"])
+        pipe.send(encode({}, execution.step(states["batch"], header["step"])))

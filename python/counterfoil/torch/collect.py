@@ -1,0 +1,338 @@
+"""What a training step consists of, as named tensors.
+
+The recorder and the re-execution both read a step through this module: a name or a dtype that
+differed between the two would refute honest work. Nothing here commits, records or compares.
+"""
+
+import os
+import platform
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from counterfoil import Alias
+from counterfoil.errors import InvalidInput, UnsupportedDtype
+
+State = dict[str, Any]
+"""Names to tensors, numbers, strings, `Alias` or None (absent)."""
+
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
+    "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32,
+    "F32": torch.float32, "I64": torch.int64, "U64": torch.uint64, "F64": torch.float64,
+    "C64": torch.complex64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+}  # fmt: skip
+
+WRAPPERS = {
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": "_checkpoint_wrapped_module",
+    "opacus.grad_sample.grad_sample_module.GradSampleModule": "_module",
+}
+"""Classes that stand around a model, and the attribute that holds it."""
+
+VARIABLES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+"""Environment variables that change the bits a CPU computes."""
+
+
+def readable(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as plain strided CPU memory, not copied unless its view is lazy.
+
+    Raises:
+        UnsupportedDtype: The dtype has no canonical encoding.
+        InvalidInput: A CUDA, sparse, sharded, lazy or otherwise special tensor; `.where` is its name.
+    """
+    if torch.nn.parameter.is_lazy(tensor):
+        raise InvalidInput(f"{name} has no shape yet: run one forward pass before attach", where=name)
+    plain = tensor.detach()
+    if type(plain) is not torch.Tensor:
+        raise InvalidInput(
+            f"{name} is a {type(plain).__name__}, which has no canonical bytes here", where=name
+        )
+    if plain.layout != torch.strided:
+        raise InvalidInput(f"{name} is sparse ({plain.layout}): sparse tensors are not recorded", where=name)
+    if plain.device.type != "cpu":
+        raise InvalidInput(f"{name} lies on {plain.device}: only CPU tensors are recorded", where=name)
+    if plain.dtype not in DTYPES.values():
+        raise UnsupportedDtype(f"{name} has dtype {plain.dtype}, which has no canonical bytes", where=name)
+    return plain.resolve_conj().resolve_neg()
+
+
+def leaf(name: str, value: Any) -> Any:
+    """A tensor, number, string or None as it enters a state; anything else is refused by name."""
+    if isinstance(value, torch.Tensor):
+        return readable(name, value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str | np.ndarray):
+        return value
+    raise InvalidInput(f"{name} is a {type(value).__name__}, not a tensor, number or string", where=name)
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested tuples, lists and mappings with names such as `0/input_ids`; a bare leaf is `.`."""
+    if isinstance(value, Mapping):
+        items = [(str(key), child) for key, child in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(index), child) for index, child in enumerate(value)]
+    else:
+        name = prefix or "."
+        yield name, leaf(name, value)
+        return
+    for key, child in items:
+        if key in ("", ".") or "/" in key:
+            raise InvalidInput(
+                f"key {key!r} under {prefix or 'the top'} cannot be part of a name", where=prefix
+            )
+        yield from flatten(child, f"{prefix}/{key}" if prefix else key)
+
+
+def unflatten(state: Mapping[str, Any]) -> Any:
+    """The nested tuples and dicts that `flatten` named; lists come back as tuples."""
+    tree: dict[str, Any] = {}
+    for name, value in state.items():
+        *parents, last = name.split("/")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return _tuples(tree)
+
+
+def _tuples(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    children = {key: _tuples(child) for key, child in node.items()}
+    if set(children) == {"."}:
+        return children["."]
+    positions = [str(index) for index in range(len(children))]
+    return tuple(children[key] for key in positions) if set(children) == set(positions) else children
+
+
+def _modules(module: torch.nn.Module, prefix: str = "") -> Iterator[tuple[str, torch.nn.Module]]:
+    yield prefix, module
+    kinds = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__)
+    inner = next((WRAPPERS[kind] for kind in kinds if kind in WRAPPERS), None)
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _modules(child, prefix if name == inner else f"{prefix}{name}.")
+
+
+def _named(model: torch.nn.Module, kind: str) -> list[tuple[list[str], torch.Tensor]]:
+    """Each distinct tensor of `_parameters` or `_buffers` with all its names, the smallest first."""
+    found: dict[int, tuple[list[str], torch.Tensor]] = {}
+    seen = set()
+    for prefix, module in _modules(model):
+        for name, tensor in getattr(module, kind).items():
+            if tensor is None:
+                continue
+            names, _ = found.setdefault(id(tensor), ([], tensor))
+            full = prefix + name
+            if full in seen and full not in names:
+                raise InvalidInput(f"two tensors of the model are called {full}", where=full)
+            if full not in seen:
+                names.append(full)
+                seen.add(full)
+    for names, _ in found.values():
+        names.sort(key=str.encode)
+    return list(found.values())
+
+
+def _spread(names: list[str], tensor: torch.Tensor | None, prefix: str = "") -> State:
+    first = prefix + names[0]
+    value = None if tensor is None else readable(first, tensor)
+    shared = None if tensor is None else Alias(first)
+    return {first: value} | {prefix + name: shared for name in names[1:]}
+
+
+class Collector:
+    """Reads the state of a model and its innermost optimiser.
+
+    Tied weights appear under their smallest name, with an `Alias` under the others. A wrapper's
+    component is left out of names only where the module is such a wrapper.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.inner = model, optimizer
+
+    def parameters(self) -> State:
+        """Every parameter of the model."""
+        return self._each(lambda parameter: parameter)
+
+    def gradients(self) -> State:
+        """`.grad` of every parameter of the model; None is absent."""
+        return self._each(lambda parameter: parameter.grad)
+
+    def _each(self, read: Any) -> State:
+        state: State = {}
+        for names, parameter in _named(self.model, "_parameters"):
+            state.update(_spread(names, read(parameter)))
+        return state
+
+    def buffers(self) -> State:
+        """Every buffer of the model as `buffer/<name>`, the non-persistent ones included."""
+        state: State = {}
+        for names, buffer in _named(self.model, "_buffers"):
+            state.update(_spread(names, buffer, "buffer/"))
+        return state
+
+    def optimizer(self) -> State:
+        """The optimiser's state as `optimizer/<group>/<parameter>/<key>`."""
+        state: State = {}
+        for prefix, parameter in self.slots():
+            for key, value in self.inner.state.get(parameter, {}).items():
+                state.update(flatten(value, prefix + str(key)))
+        return state
+
+    def slots(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The optimiser's parameters with the prefix of their state's names."""
+        names = {id(parameter): names[0] for names, parameter in _named(self.model, "_parameters")}
+        for index, group in enumerate(self.inner.param_groups):
+            for position, parameter in enumerate(group["params"]):
+                if id(parameter) not in names:
+                    where = f"group {index}, parameter {position}"
+                    raise InvalidInput(
+                        f"{where} of the optimiser is not a parameter of the model", where=where
+                    )
+                yield f"optimizer/{index}/{names[id(parameter)]}/", parameter
+
+    def hyperparameters(self) -> State:
+        """What `param_groups` hold besides the parameters, as `<group>/<key>`."""
+        state: State = {}
+        for index, group in enumerate(self.inner.param_groups):
+            for key, value in group.items():
+                if key != "params":
+                    state.update(flatten(value, f"{index}/{key}"))
+        return state
+
+    def environment(self) -> State:
+        """What the bits of a step depend on besides its inputs, as numbers and strings."""
+        return local_environment() | {
+            "optimizer": f"{type(self.inner).__module__}.{type(self.inner).__qualname__}",
+            "threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "default_dtype": str(torch.get_default_dtype()),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "numpy": np.__version__,
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+        }
+
+    def restore(self, parameters: State, optimizer: State, buffers: State) -> None:
+        """Puts a recorded state back, in place, so that memory formats stay the model's own.
+
+        Raises:
+            InvalidInput: The names, shapes or dtypes are not those of this model.
+        """
+        for recorded, own in ((parameters, self.parameters()), (buffers, self.buffers())):
+            if recorded.keys() != own.keys():
+                odd = min(recorded.keys() ^ own.keys())
+                raise InvalidInput(f"the recipe's model and the recorded state differ in {odd}", where=odd)
+            for name, target in own.items():
+                if isinstance(target, torch.Tensor):
+                    _fill(name, target, recorded[name])
+        unplaced = set(optimizer)
+        self.inner.state.clear()
+        for prefix, parameter in self.slots():
+            values = {
+                name.removeprefix(prefix): optimizer[name] for name in optimizer if name.startswith(prefix)
+            }
+            unplaced -= {prefix + key for key in values}
+            for key, value in (unflatten(values) if values else {}).items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                self.inner.state[parameter][key] = value
+        if unplaced:
+            raise InvalidInput(
+                f"the recipe's optimiser has no place for {min(unplaced)}", where=min(unplaced)
+            )
+
+
+def _fill(name: str, target: torch.Tensor, value: Any) -> None:
+    if not isinstance(value, torch.Tensor) or (value.shape, value.dtype) != (
+        target.shape,
+        target.dtype,
+    ):
+        raise InvalidInput(f"the recorded {name} does not fit the recipe's model", where=name)
+    target.copy_(value)
+
+
+def local_environment() -> State:
+    """The part of the environment that a process cannot choose: equal here and there, expect equal bits."""
+    return {
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+    } | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
+
+
+def randomness() -> State:
+    """The states of the generators of torch, numpy and Python, and of CUDA's if it was initialised.
+
+    Raises:
+        InvalidInput: numpy's global generator was replaced by another kind.
+    """
+    version, internal, gauss = random.getstate()
+    legacy = np.random.get_state(legacy=False)
+    if legacy["bit_generator"] != "MT19937":
+        raise InvalidInput(
+            f"numpy's global generator is {legacy['bit_generator']}, not MT19937", where="numpy"
+        )
+    state: State = {
+        "torch": torch.get_rng_state(),
+        "numpy/key": np.array(legacy["state"]["key"]),
+        "numpy/position": int(legacy["state"]["pos"]),
+        "numpy/has_gauss": int(legacy["has_gauss"]),
+        "numpy/gauss": float(legacy["gauss"]),
+        "python/version": version,
+        "python/state": np.array(internal, np.uint32),
+        "python/gauss": gauss,
+    }
+    if torch.cuda.is_initialized():
+        state.update(
+            {f"cuda/{index}": torch.cuda.get_rng_state(index) for index in range(torch.cuda.device_count())}
+        )
+    return state
+
+
+def restore_randomness(state: Mapping[str, Any]) -> None:
+    """Puts the generators of torch, numpy and Python into a state that `randomness` read."""
+    torch.set_rng_state(state["torch"])
+    key = np.asarray(state["numpy/key"])
+    words = (
+        int(state["numpy/position"]),
+        int(state["numpy/has_gauss"]),
+        float(state["numpy/gauss"]),
+    )
+    np.random.set_state(("MT19937", key, *words))
+    gauss = state["python/gauss"]
+    internal = tuple(int(word) for word in np.asarray(state["python/state"]).tolist())
+    random.setstate((int(state["python/version"]), internal, None if gauss is None else float(gauss)))
+
+
+def metric(name: str, value: Any) -> bool | int | float:
+    """A logged number, from a Python number or a tensor of one element; its value is kept exactly."""
+    value = value.item() if isinstance(value, torch.Tensor) and value.dim() == 0 else leaf(name, value)
+    if isinstance(value, bool | int | float):
+        return value
+    raise InvalidInput(f"metric {name} is not one real number", where=name)

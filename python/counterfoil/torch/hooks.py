@@ -1,0 +1,121 @@
+"""Where in an optimiser's step the applied gradient can be read.
+
+After the step: only there are clipping, unscaling and reduction done under every trainer. One
+class of optimisers overwrites `.grad` while stepping; their gradient is read in the last pre-step
+hook. Of torch's own only `SGD(momentum, nesterov=True, foreach=True)` does so (tested over all
+of torch.optim); an optimiser from elsewhere is read at both places until that has been seen.
+"""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from counterfoil.errors import InvalidInput
+
+Taken = TypeVar("Taken")
+
+
+def innermost(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimiser that owns the parameters, below the wrappers of trainers.
+
+    Raises:
+        InvalidInput: No optimiser with step hooks is inside, or it is LBFGS.
+    """
+    seen = [optimizer]
+    while not hasattr(seen[-1], "_optimizer_step_post_hooks"):
+        names = ("optimizer", "original_optimizer", "optim")
+        inner = next((getattr(seen[-1], name) for name in names if hasattr(seen[-1], name)), None)
+        if inner is None or any(inner is known for known in seen):
+            raise InvalidInput(f"{type(optimizer).__name__} holds no torch optimiser", where="optimizer")
+        seen.append(inner)
+    if isinstance(seen[-1], torch.optim.LBFGS):
+        raise InvalidInput(
+            "LBFGS evaluates its closure several times and applies no single gradient",
+            where="LBFGS",
+        )
+    found: torch.optim.Optimizer = seen[-1]
+    return found
+
+
+class Hooks(Generic[Taken]):
+    """Calls `take` where the applied gradient stands in `.grad`, then `done(taken, skipped)` after each step."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        take: Callable[[], Taken],
+        same: Callable[[Taken, Taken], bool],
+        done: Callable[[Taken, bool], None],
+    ) -> None:
+        self._optimizer, self._take, self._same, self._done = optimizer, take, same, done
+        self._probing = not type(optimizer).__module__.startswith("torch.optim")
+        self._overwrites = False
+        self._early: Taken | None = None
+        self._frame: FrameType | None = None
+        self._depth = 0
+        self._pre = optimizer.register_step_pre_hook(self._before)
+        self._post = optimizer.register_step_post_hook(self._after)
+        optimizer._optimizer_step_post_hooks.move_to_end(self._post.id, last=False)  # type: ignore[attr-defined]
+
+    @property
+    def stepping(self) -> bool:
+        """Whether a step has begun and not ended: then the parameters belong to no step."""
+        return self._frame is not None
+
+    def remove(self) -> None:
+        """Takes the hooks off the optimiser."""
+        self._pre.remove()
+        self._post.remove()
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self._frame is not None and self._within(self._frame):
+            self._depth += 1  # a subclass that calls super().step() fires the hooks twice for one step
+            return
+        if self._frame is not None:
+            raise InvalidInput(
+                "an earlier step was not completed or not recorded: training stands at no recorded step",
+                where="optimizer",
+            )
+        self._frame, self._depth, self._early = sys._getframe(1), 0, None
+        known = any(
+            g.get("nesterov") and g.get("foreach") and g.get("momentum") for g in optimizer.param_groups
+        )
+        closure = any(value is not None for value in (*args[1:], kwargs.get("closure")))
+        if known or self._overwrites or (self._probing and not closure):
+            self._read_early(optimizer, closure)
+
+    def _read_early(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        kind = type(optimizer).__name__
+        if closure:
+            raise InvalidInput(
+                f"{kind} overwrites the gradient and was given a closure: not readable", where=kind
+            )
+        if next(reversed(optimizer._optimizer_step_pre_hooks)) != self._pre.id:
+            raise InvalidInput(
+                f"{kind} overwrites the gradient: register step pre-hooks before attach", where=kind
+            )
+        self._early = self._take()
+
+    def _after(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        if self._depth:
+            self._depth -= 1
+            return
+        taken = self._early
+        if taken is None or (self._probing and not self._overwrites):
+            late = self._take()
+            if taken is not None and getattr(optimizer, "grad_scale", None) is None:
+                self._overwrites, self._probing = not self._same(taken, late), False
+            taken = taken if self._overwrites and taken is not None else late
+        found = getattr(optimizer, "found_inf", None)
+        self._done(taken, found is not None and bool(found))
+        self._frame, self._early = None, None
+
+    @staticmethod
+    def _within(outer: FrameType) -> bool:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not outer:
+            frame = frame.f_back
+        return frame is outer

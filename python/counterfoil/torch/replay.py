@@ -1,0 +1,356 @@
+"""Executes recorded steps again and compares.
+
+The recipe is the prover's code, so it never judges: it runs in a confined child that is given the
+state before a step, its randomness and its batch, and hands back what it computed. This side
+commits to that and compares every field the step's receipt opens. A step that cannot be executed
+is reported as such and never counts as replayed; on a machine whose bits may differ from the
+recording one's, a difference is not held against the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import counterfoil
+from counterfoil import Mismatch, Record, ReplayReport, commit_tensors
+from counterfoil.errors import CounterfoilError, InvalidInput
+from counterfoil.torch import confine, wire
+from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
+from counterfoil.torch.collect import VARIABLES, State, local_environment
+
+if TYPE_CHECKING:
+    from counterfoil import Chain, Entry, Opened, Receipt, Verdict
+
+COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
+STATE = ("parameters", "optimizer", "buffers")
+ROOM = 64 << 20
+
+
+class NotReplayable(Exception):
+    """Why a step was not executed again; `fatal` when the child can execute no more."""
+
+    def __init__(self, reason: str, *, fatal: bool = False) -> None:
+        super().__init__(reason)
+        self.fatal = fatal
+
+
+class Differs(Exception):
+    """What was computed is not what was recorded; the first argument is the mismatch."""
+
+
+def replay(
+    path: str | Path,
+    steps: str | Sequence[int] = "all",
+    *,
+    recipe: str | None = None,
+    run_untrusted: bool = False,
+    signer: str | None = None,
+    require: str = "integrity",
+    chain: Chain | None = None,
+    timeout: float = 120.0,
+) -> Verdict:
+    """Verifies a run, executes chosen steps of it again and compares them bit for bit.
+
+    Args:
+        path: The run folder.
+        steps: `"all"`, `"sample:20"` (drawn here and now, without replacement), `"207:217"` (both
+            included), `"217"` or step numbers.
+        recipe: The recipe's digest (`0x` and 64 hex digits) that you have read and trust.
+        run_untrusted: Runs the recipe without such a pin.
+        signer, require, chain: As for `counterfoil.verify`.
+        timeout: Seconds a step may take.
+
+    Returns:
+        The verdict, its Transition line counting the steps that came out bit-exact.
+
+    Raises:
+        Refuted: The evidence is broken, or a step came out differently; carries the verdict.
+        InvalidInput: The recipe is missing or not pinned, or a step does not exist.
+
+    Source:
+        docs/format.md, section 4.
+    """
+
+    def verify(report: ReplayReport | None) -> Verdict:
+        return counterfoil.verify(
+            path, signer=signer, recipe=recipe, require=require, chain=chain, replay=report
+        )
+
+    verify(None)
+    record = Record(path)
+    _check_recipe(record, recipe, run_untrusted)
+    return verify(re_execute(record, steps, timeout))
+
+
+def _check_recipe(record: Record, pinned: str | None, run_untrusted: bool) -> None:
+    digest, names = record.recipe_digest, sorted(record.recipe)
+    if digest is None:
+        raise InvalidInput("the run has no recipe: its steps cannot be executed again", where="recipe")
+    paths = [PurePosixPath(name) for name in names]
+    if any(path.is_absolute() or ".." in path.parts or "\\" in str(path) for path in paths):
+        raise InvalidInput("a recipe file's name leads out of its folder", where="recipe")
+    if pinned is not None and pinned.lower() != digest:
+        raise InvalidInput("the recipe is not the pinned one", expected=pinned, actual=digest, where="recipe")
+    if pinned is None and not run_untrusted:
+        raise InvalidInput(
+            f"the recipe is the prover's code and was not run. Read {', '.join(names)} in {record.path}/recipe, "
+            f'then pin it with recipe="{digest}", or say run_untrusted=True',
+            actual=digest,
+            where="recipe",
+        )
+
+
+def choose(steps: str | Sequence[int], last: int) -> list[int]:
+    """The chosen steps of 1..last in ascending order; `sample:k` with unpredictable randomness."""
+    try:
+        if not isinstance(steps, str):
+            chosen: Iterable[int] = [int(step) for step in steps]
+        elif steps == "all":
+            chosen = range(1, last + 1)
+        elif steps.startswith("sample:"):
+            count = int(steps.removeprefix("sample:"))
+            chosen = secrets.SystemRandom().sample(range(1, last + 1), min(count, last))
+        else:
+            first, _, final = steps.partition(":")
+            chosen = range(int(first), int(final or first) + 1)
+    except ValueError:
+        raise InvalidInput(f"{steps!r} is not all, sample:k, a:b or a step", where="steps") from None
+    found = sorted(set(chosen))
+    if not found or found[0] < 1 or found[-1] > last:
+        raise InvalidInput(f"{steps!r} is not within the recorded steps 1..{last}", where="steps")
+    return found
+
+
+def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> ReplayReport:
+    """Executes chosen steps of a recorded run and reports what was seen, up to the first difference."""
+    execution = Execution(record, timeout)
+    chosen = choose(steps, len(execution.steps))
+    replayed: list[int] = []
+    notes: list[str] = []
+    refuted: tuple[Mismatch, ...] = ()
+    with execution:
+        for step in chosen:
+            try:
+                execution.reach(step)
+                replayed.append(step)
+            except NotReplayable as reason:
+                execution.at = None
+                notes.append(f"step {step} not replayed: {reason}")
+                if reason.fatal:
+                    notes += [
+                        f"step {left} not replayed: the child had ended" for left in chosen if left > step
+                    ]
+                    break
+            except Differs as difference:
+                refuted = (difference.args[0],)
+                break
+    notes += execution.notes
+    return ReplayReport(steps=tuple(replayed), refuted=refuted, notes=tuple(notes))
+
+
+class Execution:
+    """A recorded run beside the child that executes its recipe."""
+
+    def __init__(self, record: Record, timeout: float) -> None:
+        receipts = record.receipts()
+        self.steps: dict[int, Receipt] = {r.fields["step"]: r for r in receipts if r.kind == "step"}
+        self.notes: list[str] = []
+        self.at: int | None = None
+        self._checkpoints: dict[int, Receipt] = {
+            r.fields["step"]: r for r in receipts if r.kind == "checkpoint"
+        }
+        self._record, self._timeout = record, timeout
+        self._environment: State = {}
+        self._same_machine = True
+        self._limit = ROOM
+        self._greeted = False
+
+    def __enter__(self) -> Execution:
+        self._folder = tempfile.TemporaryDirectory(prefix="counterfoil-")
+        for name, content in self._record.recipe.items():
+            file = Path(self._folder.name, "recipe", name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        self._errors = tempfile.TemporaryFile()
+        libraries = sorted({str(Path(module.__path__[0]).parent) for module in (counterfoil, torch, np)})
+        passed = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+        self._child = subprocess.Popen(
+            [sys.executable, "-I", "-B", confine.__file__, *libraries],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=self._folder.name,
+            env=passed | {"OMP_WAIT_POLICY": "PASSIVE", "TMPDIR": self._folder.name}, start_new_session=True,
+        )  # fmt: skip
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._pipe = wire.Pipe(self._child.stdout.fileno(), self._child.stdin.fileno())
+        run = Path(self._record.path).resolve()
+        self._hidden = not any(run.is_relative_to(path) for path in confine.visible(libraries))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.communicate()
+        self._errors.close()
+        self._folder.cleanup()
+
+    def reach(self, step: int) -> None:
+        """Executes from the nearest checkpoint, or from where the child stands, up to a step.
+
+        Raises:
+            NotReplayable: Something on the way is not kept, or the child gave no usable answer.
+            Differs: A field of this step, or of one on the way, came out differently.
+        """
+        start = max((at for at in self._checkpoints if at < step), default=None)
+        if start is None:
+            raise NotReplayable("no checkpoint lies before it")
+        if not self._greeted:
+            self._greet()
+        states: dict[str, State] = {}
+        if self.at is None or not start <= self.at < step:
+            states, self.at = self._restored(self._checkpoints[start]), start
+        for number in range(self.at + 1, step + 1):
+            receipt = self.steps[number]
+            if receipt.fields["flags"] & (SKIPPED | NOT_REPLAYABLE):
+                raise NotReplayable(f"step {number} is flagged as skipped or not replayable")
+            opened = self._record.opened(receipt)
+            inputs = {
+                field: _tensors(opened.get(field), f"{field} of step {number}")
+                for field in ("batch", "randomness")
+            }
+            header = self._environment | {"step": number, "spec": self._record.spec}
+            _, computed = self._exchange(wire.encode(header, states | inputs))
+            states, self.at = {}, number
+            self._compare(receipt, opened, computed)
+            if number in self._checkpoints:
+                checkpoint = self._checkpoints[number]
+                self._compare(checkpoint, self._record.opened(checkpoint), computed)
+
+    def _greet(self) -> None:
+        """Waits until the child stands, and notes what it could not be cut off from."""
+        self._greeted = True
+        cut, _ = self._exchange(None)
+        for kept, what in (
+            (cut.get("network"), "the network"),
+            (cut.get("files") and self._hidden, "the run folder"),
+        ):
+            if kept is not True:
+                self.notes.append(f"the recipe's process could not be cut off from {what} on this machine")
+
+    def _restored(self, checkpoint: Receipt) -> dict[str, State]:
+        opened = self._record.opened(checkpoint)
+        where = f"checkpoint {checkpoint.fields['step']}"
+        environment = opened["environment"].scalars() if "environment" in opened else {}
+        chosen = ("threads", "deterministic", "matmul_precision", "default_dtype")
+        if any(name not in environment for name in chosen):
+            raise NotReplayable(f"the environment of {where} is not opened")
+        self._environment = {name: environment[name] for name in chosen}
+        local = local_environment()
+        other = sorted(name for name in {*local, *VARIABLES} if environment.get(name) != local.get(name))
+        self._same_machine = not other
+        if other:
+            note = f"{', '.join(other)} differ from the recording machine's: differences are not held against the run"
+            self.notes += [note] * (note not in self.notes)
+        for field in STATE:
+            if field not in opened:
+                raise NotReplayable(f"{field} of {where} is not opened")
+        states = {
+            field: {entry.name: self._object(entry, where) for entry in opened[field].entries}
+            for field in STATE
+        }
+        self._limit = ROOM + 4 * sum(opened[field].commitment.size for field in STATE)
+        return states
+
+    def _object(self, entry: Entry, where: str) -> torch.Tensor | None:
+        if entry.kind != "dense":
+            return None
+        try:
+            content = self._record.object(entry.root)
+        except CounterfoilError:
+            content = None
+        if content is None:
+            raise NotReplayable(f"{entry.name} of {where} is missing or is not what was signed")
+        return wire.from_bytes(entry.dtype, entry.shape, content)
+
+    def _exchange(self, message: bytes | None) -> tuple[dict[str, Any], dict[str, State]]:
+        try:
+            if message is not None:
+                self._pipe.send(message, self._timeout)
+            return self._pipe.receive(self._limit, self._timeout)
+        except TimeoutError:
+            reason = f"the recipe gave no answer within {self._timeout:g} s"
+        except (EOFError, OSError):
+            self._errors.seek(0)
+            lines = self._errors.read(1 << 16).decode(errors="replace").strip().splitlines()
+            reason = (
+                f"the recipe's process ended: {lines[-1][:200]!a}" if lines else "the recipe's process ended"
+            )
+        except CounterfoilError as error:
+            reason = f"the recipe's process answered nonsense: {error}"
+        raise NotReplayable(reason, fatal=True)
+
+    def _compare(self, receipt: Receipt, opened: dict[str, Opened], computed: dict[str, State]) -> None:
+        number, compared = receipt.fields["step"], set()
+        for field in COMPARED:
+            if not any(receipt.fields.get(field, b"")):
+                continue
+            if field not in opened:
+                raise NotReplayable(f"{field} of step {number} is not opened")
+            try:
+                actual = commit_tensors(computed.get(field, {}))
+            except CounterfoilError as error:
+                raise NotReplayable(f"the recipe's process answered nonsense: {error}", fatal=True) from None
+            compared.add(field)
+            difference = opened[field].commitment.first_difference(actual)
+            if difference is None:
+                continue
+            tensor, expected, found = difference
+            if not self._same_machine and field != "hyperparameters":
+                raise NotReplayable(
+                    f"{field} of step {number} differs in {tensor}, on another kind of machine"
+                )
+            name = field if receipt.kind == "step" else f"checkpoint {field}"
+            raise Differs(
+                Mismatch(
+                    number, name, tensor, *_shown(tensor, opened[field], expected, computed[field], found)
+                )
+            )
+        if receipt.kind == "step" and not compared & {"gradients", "parameters"}:
+            raise NotReplayable("neither gradients nor parameters are recorded")
+
+
+def _tensors(opened: Opened | None, what: str) -> State:
+    if opened is None or opened.values is None:
+        raise NotReplayable(f"{what} is not kept")
+    state: State = {}
+    for entry in opened.entries:
+        dense = entry.kind == "dense"
+        state[entry.name] = (
+            wire.from_bytes(entry.dtype, entry.shape, opened.values[entry.name]) if dense else None
+        )
+    return state
+
+
+def _shown(
+    tensor: str, opened: Opened, expected: Entry | None, computed: State, found: Entry | None
+) -> tuple[str, str]:
+    """What was recorded and what was computed: numbers where both are at hand, else the tensors' roots."""
+    recorded = opened.scalars().get(tensor) if opened.values is not None else None
+    value = computed.get(tensor)
+    if recorded is not None and isinstance(value, torch.Tensor) and value.numel() == 1:
+        return str(recorded), str(value.item())
+    roots = [
+        f"0x{entry.root.hex()}" if entry is not None and entry.kind == "dense" else "no tensor"
+        for entry in (expected, found)
+    ]
+    return roots[0], roots[1]

@@ -1,0 +1,157 @@
+"""Messages between the verifier and the child that re-executes a recipe.
+
+A message is `length (u32) || JSON header || tensor bytes`, tensors in the header's order. The
+child runs the prover's code, so its messages are hostile: every length is compared with a limit
+before it is believed, and reading and writing end at a deadline.
+"""
+
+import json
+import math
+import os
+import select
+import struct
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from counterfoil import Alias
+from counterfoil.errors import InvalidInput
+from counterfoil.torch.collect import DTYPES, State
+
+HEADER_LIMIT = 16 << 20
+TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """A value of a state as the tensor with the same canonical bytes (format.md, section 2)."""
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, str):
+        return torch.tensor(list(value.encode()), dtype=torch.uint8)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+    kinds = {bool: torch.bool, int: torch.int64, float: torch.float64}
+    return torch.tensor(value, dtype=kinds[type(value)])
+
+
+def to_bytes(tensor: torch.Tensor) -> bytes:
+    """The canonical bytes of a CPU tensor, on a little-endian machine."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def from_bytes(tag: str, shape: list[int] | tuple[int, ...], data: bytes) -> torch.Tensor:
+    """The tensor of these canonical bytes."""
+    flat = torch.frombuffer(bytearray(data), dtype=DTYPES[tag]) if data else torch.empty(0, dtype=DTYPES[tag])
+    return flat.reshape(tuple(shape))
+
+
+def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> bytes:
+    """One message of JSON values and named states."""
+    listing: dict[str, list[list[Any]]] = {}
+    parts = []
+    for field, state in states.items():
+        listing[field] = []
+        for name, value in state.items():
+            if value is None or isinstance(value, Alias):
+                listing[field].append([name, None, value and value.target])
+                continue
+            tensor = as_tensor(value)
+            listing[field].append([name, TAGS[tensor.dtype], list(tensor.shape)])
+            parts.append(to_bytes(tensor))
+    head = json.dumps({"header": dict(header), "states": listing}).encode()
+    return struct.pack(">I", len(head)) + head + b"".join(parts)
+
+
+class Pipe:
+    """The two ends of a conversation over file descriptors."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self._read, self._write = read, write
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+
+    def send(self, message: bytes, seconds: float | None = None) -> None:
+        """Writes a message.
+
+        Raises:
+            TimeoutError: The other side did not read it in time.
+            OSError: The other side is gone.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        view = memoryview(message)
+        while view:
+            _wait([], [self._write], end)
+            view = view[os.write(self._write, view[: 1 << 16]) :]
+
+    def receive(self, limit: int, seconds: float | None = None) -> tuple[dict[str, Any], dict[str, State]]:
+        """Reads one message of at most `limit` tensor bytes.
+
+        Returns:
+            The header and the states, tensors and absent or alias entries alike.
+
+        Raises:
+            TimeoutError: It did not come in time.
+            EOFError: The other side is gone.
+            InvalidInput: It is not a message, or a larger one.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        (length,) = struct.unpack(">I", self._exactly(4, end))
+        if length > HEADER_LIMIT:
+            raise InvalidInput(f"a header of {length} bytes is larger than {HEADER_LIMIT}", where="header")
+        try:
+            head = json.loads(self._exactly(length, end))
+            header, listing = dict(head["header"]), _checked(head["states"], limit)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InvalidInput(
+                f"the message is not one of this protocol: {error!a}", where="header"
+            ) from None
+        states: dict[str, State] = {}
+        for field, entries in listing.items():
+            states[field] = {}
+            for name, tag, shape, size in entries:
+                if tag is None:
+                    states[field][name] = None if shape is None else Alias(shape)
+                else:
+                    states[field][name] = from_bytes(tag, shape, self._exactly(size, end))
+        return header, states
+
+    def _exactly(self, count: int, end: float | None) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            _wait([self._read], [], end)
+            part = os.read(self._read, min(count - len(parts), 1 << 20))
+            if not part:
+                raise EOFError("the other side is gone")
+            parts += part
+        return bytes(parts)
+
+
+def _checked(listing: Any, limit: int) -> dict[str, list[tuple[str, str | None, Any, int]]]:
+    left = limit
+    fields: dict[str, list[tuple[str, str | None, Any, int]]] = {}
+    for field, entries in listing.items():
+        if len({name for name, _, _ in entries}) != len(entries):
+            raise ValueError(f"names are repeated in {field}")
+        fields[field] = []
+        for name, tag, shape in entries:
+            if not isinstance(name, str) or (tag is None and not isinstance(shape, str | None)):
+                raise ValueError("an entry has no name or no target")
+            size = 0
+            if tag is not None:
+                if len(shape) > 64 or any(type(side) is not int or not 0 <= side < 1 << 62 for side in shape):
+                    raise ValueError(f"{name} has no shape")
+                size = math.prod(shape) * DTYPES[tag].itemsize
+                left -= size
+            if left < 0:
+                raise ValueError(f"more than {limit} bytes of tensors")
+            fields[field].append((name, tag, shape, size))
+    return fields
+
+
+def _wait(read: list[int], write: list[int], end: float | None) -> None:
+    left = None if end is None else max(0.0, end - time.monotonic())
+    if not any(select.select(read, write, [], left)[:2]):
+        raise TimeoutError("no answer in time")

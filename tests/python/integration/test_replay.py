@@ -1,0 +1,330 @@
+"""A replay refutes every lie it is shown, accuses nobody it could not check, and runs no code unasked."""
+
+import fcntl
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import counterfoil
+from counterfoil.errors import InvalidInput, Refuted
+from counterfoil.torch import collect, confine, replay, wire
+from counterfoil.torch.demo import lying, mlp, transformer
+
+# The functions of the same names hide these two modules from `from ... import`.
+attach = importlib.import_module("counterfoil.torch.attach")
+replaying = importlib.import_module("counterfoil.torch.replay")
+choose = replaying.choose
+
+MLP = {"seed": 1, "hidden": 8, "learning_rate": 0.05}
+TRANSFORMER = {"seed": 1, "width": 8, "layers": 1, "learning_rate": 0.003, "warm_up": 4}
+STEPS = 7
+
+
+def data():
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(40, 8, 8, generator=generator)
+    return TensorDataset(images, torch.randint(0, 10, (40,), generator=generator))
+
+
+def record(path, module=mlp, spec=None, *, recipe=None, lie=None, every=1, steps=STEPS):
+    """Trains with a recipe's own step function, `lie(optimizer)` before the first step."""
+    spec = spec or MLP
+    with counterfoil.Run.create(path, spec=spec, recipe=recipe or module.__file__) as run:
+        model, optimizer, step = module.recipe(spec)
+        recorder = run.attach(model, optimizer, every=every, checkpoint_every=3)
+        if lie is not None:
+            lie(optimizer)
+        number = 0
+        while number < steps:
+            for batch in run.batches(DataLoader(data(), batch_size=8, shuffle=True)):
+                number += 1
+                step(batch, number, recorder.log)
+                if number == steps:
+                    break
+    return run.path
+
+
+def report(path, steps="all", timeout=60.0):
+    return replaying.re_execute(counterfoil.Record(path), steps, timeout)
+
+
+@pytest.mark.parametrize(("module", "spec"), [(mlp, MLP), (transformer, TRANSFORMER)])
+def test_an_honest_run_replays_bit_for_bit(tmp_path, module, spec):
+    seen = report(record(tmp_path / "run", module, spec))
+    assert seen.refuted == () and seen.steps == tuple(range(1, STEPS + 1))
+    assert seen.notes == ()
+
+
+def test_chosen_steps_start_from_the_nearest_checkpoint_with_sparse_states(tmp_path):
+    path = record(tmp_path / "run", every=3)
+    seen = report(path, [2, 5, 6])
+    assert seen.steps == (2, 5, 6) and seen.refuted == ()
+    digest = counterfoil.Record(path).recipe_digest
+    verdict = replay(path, "sample:2", recipe=digest)
+    assert verdict.status == "verified"
+
+
+def test_a_learning_rate_lie_is_named_at_its_step_and_tensor(tmp_path):
+    path = record(tmp_path / "run", lie=lying(5))
+    assert counterfoil.verify(path).status == "verified"
+    with pytest.raises(Refuted) as caught:
+        replay(path, "2:7", run_untrusted=True)
+    assert "5" in str(caught.value)
+    (mismatch,) = report(path, "2:7").refuted
+    assert (mismatch.step, mismatch.field) == (5, "parameters")
+    assert mismatch.tensor in dict(mlp.recipe(MLP)[0].named_parameters())
+
+
+def test_a_lie_between_sparse_parameters_is_found_at_the_checkpoint_behind_it(tmp_path):
+    (mismatch,) = report(record(tmp_path / "run", lie=lying(3), every=0), [7, 3]).refuted
+    assert (mismatch.step, mismatch.field) == (3, "checkpoint parameters")
+
+
+def zeros(recorder):
+    real = recorder._collect.gradients
+    recorder._collect.gradients = lambda: {
+        name: torch.zeros_like(value) if isinstance(value, torch.Tensor) else value for name, value in real().items()
+    }  # fmt: skip
+
+
+def skipped(recorder):
+    real = recorder._collect.gradients
+    recorder._collect.gradients = lambda: dict.fromkeys(real())
+
+
+def ignored_batch(recorder):
+    real = recorder.feed
+    first = []
+
+    def feed(batch, *, replayable=True):
+        first.append(batch)
+        real(first[0], replayable=replayable)
+
+    recorder.feed = feed
+
+
+def state_before(recorder):
+    real = recorder._collect.parameters
+    kept = [{name: value.clone() for name, value in real().items()}]
+
+    def parameters():
+        kept.append({name: value.clone() for name, value in real().items()})
+        return kept.pop(0)
+
+    recorder._collect.parameters = parameters
+
+
+def forged_loss(recorder):
+    real = recorder.log
+    recorder.log = lambda loss: real(loss=loss * 0.99)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "field"),
+    [
+        (zeros, "gradients"),
+        (skipped, "gradients"),
+        (ignored_batch, "gradients"),
+        (state_before, "parameters"),
+        (forged_loss, "metrics"),
+    ],
+)
+def test_a_recorder_that_lies_fails_replay(tmp_path, monkeypatch, mutant, field):
+    made = attach.Recorder
+
+    def lying(*arguments):
+        recorder = made(*arguments)
+        mutant(recorder)
+        return recorder
+
+    monkeypatch.setattr(attach, "Recorder", lying)
+    path = record(tmp_path / "run", steps=3)
+    monkeypatch.undo()
+    assert counterfoil.verify(path).status == "verified"  # signatures cannot tell
+    (mismatch,) = report(path).refuted
+    assert mismatch.field == field and mismatch.step == (2 if mutant is ignored_batch else 1)
+
+
+HAND_BACK = """
+import pathlib
+from counterfoil.torch import child
+pathlib.Path({proof!r}).write_text("ran")
+def recipe(spec):
+    raise SystemExit
+"""
+
+
+def test_a_recipe_that_was_not_pinned_is_not_run(tmp_path):
+    proof = tmp_path / "ran"
+    cheat = tmp_path / "recipe.py"
+    cheat.write_text(HAND_BACK.format(proof=str(proof)))
+    path = record(tmp_path / "run", recipe=cheat, steps=2)
+    digest = counterfoil.Record(path).recipe_digest
+    with pytest.raises(InvalidInput) as caught:
+        replay(path, "all")
+    assert digest in str(caught.value) and "recipe.py" in str(caught.value)
+    with pytest.raises((InvalidInput, Refuted)):
+        replay(path, "all", recipe="0x" + "00" * 32)
+    assert not proof.exists()
+
+
+def recipe_with(body):
+    """The honest perceptron with a body before its step."""
+    source = Path(mlp.__file__).read_text()
+    return source.replace("        images, labels = batch\n", f"        images, labels = batch\n{body}")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("        import time; time.sleep(60)\n", "no answer"),
+        ("        import os; os._exit(3)\n", "process ended"),
+        ("        raise ValueError('\\x1b[31mverified')\n", "process ended"),
+        ("        optimizer.step()\n", "stepped its optimiser 2 times"),
+        ("        import os; os.write(4, b'\\xff' * 64); os.write(5, b'\\xff' * 64)\n", "process"),
+    ],
+    ids=["hangs", "dies", "raises", "steps-twice", "answers-garbage"],
+)
+def test_a_child_that_gives_no_usable_answer_accuses_nobody(tmp_path, body, said):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(recipe_with(body))
+    path = record(tmp_path / "run", recipe=recipe, steps=2)
+    started = time.monotonic()
+    seen = report(path, timeout=15.0)
+    assert time.monotonic() - started < 40
+    assert (seen.steps, seen.refuted) == ((), ())
+    assert (
+        said in seen.notes[0] and "\x1b" not in "".join(seen.notes) and "step 2 not replayed" in seen.notes[1]
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="confinement is Linux's")
+def test_the_child_can_read_neither_the_run_nor_the_network_nor_its_parent(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    run = tmp_path / "run"
+    body = (
+        "        import socket, os, pathlib\n"
+        "        def fails(act):\n"
+        "            try: act()\n"
+        "            except OSError: return\n"
+        "            raise ValueError('not confined')\n"
+        f"        fails(lambda: os.listdir({str(run)!r}))\n"
+        f"        fails(lambda: open({str(run / 'spec.json')!r}))\n"
+        "        fails(lambda: open(f'/proc/{os.getppid()}/cmdline'))\n"
+        "        fails(lambda: os.kill(os.getppid(), 0))\n"
+        "        fails(lambda: socket.create_connection(('127.0.0.1', 9), 1))\n"
+        "        fails(lambda: os.execv('/bin/true', ['true']))\n"
+        "        known = ('OMP_WAIT_POLICY', 'TMPDIR', 'LC_CTYPE', 'TORCHINDUCTOR_CACHE_DIR')\n"
+        "        assert not set(os.environ) - set(known), os.environ\n"
+    )
+    recipe.write_text(recipe_with(body))
+    path = record(run, recipe=recipe, steps=2)
+    seen = report(path)
+    if any("cut off" in note for note in seen.notes):
+        pytest.skip("this kernel offers no confinement without privileges, and the report says so")
+    assert seen.notes == () and seen.steps == (1, 2)
+
+
+def test_steps_without_their_inputs_are_reported_and_not_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(attach, "KEEP_BATCH", 0)
+    seen = report(record(tmp_path / "run", steps=2))
+    assert seen.steps == () and seen.refuted == () and "not replayable" in seen.notes[0]
+
+
+def test_another_kind_of_machine_is_no_accusation(tmp_path, monkeypatch):
+    real = collect.local_environment
+    monkeypatch.setattr(collect, "local_environment", lambda: real() | {"cpu_capability": "ABACUS"})
+    path = record(tmp_path / "run", lie=lying(1), steps=2)
+    monkeypatch.undo()
+    seen = report(path, [1])
+    assert seen.refuted == () and seen.steps == ()
+    assert "another kind of machine" in seen.notes[0] and "cpu_capability" in seen.notes[-1]
+
+
+def test_a_checkpoint_that_is_not_what_was_signed_is_not_executed_from(tmp_path):
+    path = record(tmp_path / "run", steps=2)
+    recorded = counterfoil.Record(path)
+    first = next(r for r in recorded.receipts() if r.kind == "checkpoint")
+    root = recorded.opened(first)["parameters"].entries[0].root
+    file = Path(path, "objects", root.hex())
+    file.write_bytes(b"\xff" + file.read_bytes()[1:])
+    seen = report(path, [1])
+    assert seen.steps == () and "is not what was signed" in seen.notes[0]
+
+
+@pytest.mark.parametrize("steps", ["0:3", "some", "sample:x", "9", [], [0], "7:9", "sample:0"])
+def test_steps_that_do_not_exist_are_refused(steps):
+    with pytest.raises(InvalidInput):
+        choose(steps, 7)
+
+
+def test_chosen_steps_are_the_ones_asked_for():
+    assert choose("all", 3) == [1, 2, 3] and choose("2:3", 3) == [2, 3] and choose("2", 3) == [2]
+    assert len(choose("sample:5", 1000)) == 5 and choose("sample:9", 3) == [1, 2, 3]
+    assert {choose("sample:1", 4)[0] for _ in range(200)} == {1, 2, 3, 4}
+
+
+def through(message, limit=1 << 20, seconds=1.0):
+    read, write = os.pipe()
+    try:
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
+        os.write(write, message)
+        return wire.Pipe(read, write).receive(limit, seconds)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def framed(head):
+    return len(head).to_bytes(4, "big") + head
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff\xff\xff\xff",
+        framed(b"[" * 100_000),
+        framed(b"{}"),
+        framed(b"\xff\xfe"),
+        framed(b'{"header": 3, "states": {}}'),
+        framed(b'{"header": {}, "states": {"a": [["x", "F32", [99999999999]]]}}'),
+        framed(b'{"header": {}, "states": {"a": [["x", "F32", [-1]]]}}'),
+        framed(b'{"header": {}, "states": {"a": [["x", "F32", [true]]]}}'),
+        framed(b'{"header": {}, "states": {"a": [["x", "F33", [1]]]}}'),
+        framed(b'{"header": {}, "states": {"a": [["x", null, null], ["x", null, null]]}}'),
+        framed(b'{"header": {}, "states": {"a": [[["x"], "F32", []]]}}'),
+        framed(b'{"header": {}, "states": {"a": 7}}'),
+    ],
+)
+def test_a_hostile_message_is_refused_before_its_lengths_are_believed(message):
+    with pytest.raises(InvalidInput):
+        through(message)
+
+
+def test_every_dtype_and_kind_of_entry_survives_the_pipe_bit_for_bit():
+    state = {tag: torch.arange(24).to(torch.uint8).view(kind)[:2] if kind != torch.bool else torch.tensor([True, False])
+             for tag, kind in collect.DTYPES.items()}  # fmt: skip
+    state |= {
+        "none": None,
+        "tied": counterfoil.Alias("F32"),
+        "text": "é",
+        "flag": True,
+        "count": -3,
+        "rate": 0.1,
+    }
+    state |= {"empty": torch.empty(0, 3), "scalar": torch.tensor(2.5)}
+    _, states = through(wire.encode({"a": 1}, {"s": state}))
+    assert counterfoil.commit_tensors(states["s"]).root == counterfoil.commit_tensors(state).root
+
+
+def test_the_childs_entry_point_needs_nothing_but_the_standard_library():
+    code = f"import runpy, sys; runpy.run_path({confine.__file__!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,170 @@
+"""The command line: its exit codes are an interface, and none of them lies."""
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import counterfoil
+import forgery
+import samples
+from counterfoil import cli
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `counterfoil ARGUMENTS` in this process: (exit code, standard output, error output)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["counterfoil", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def every_file(folder: Path) -> dict[Path, str]:
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_verified_is_0(command, recorded: Path) -> None:
+    code, out, _ = command("verify", recorded)
+    assert code == 0
+    assert out.startswith("verified: integrity only")
+
+
+def test_refuted_is_3(command, copy: Path) -> None:
+    forgery.change_receipt(copy, 4, lambda receipt: replace(receipt, digest=bytes(32)))
+    code, out, _ = command("verify", copy)
+    assert code == 3
+    assert out.startswith("refuted")
+    code, out, _ = command("verify", copy, "--json")
+    assert code == 3
+    assert json.loads(out)["status"] == "refuted"
+
+
+def test_undecided_is_4(command, recorded: Path) -> None:
+    code, out, _ = command("verify", recorded, "--require", "stranger")
+    assert code == 4
+    assert out.startswith("undecided")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify"],
+        ["verify", "run", "--require", "nothing"],
+        ["verify", "run", "--unheard-of"],
+        ["unheard-of"],
+        ["replay"],
+        ["chain", "serve", "--port", "70000"],
+    ],
+    ids=" ".join,
+)
+def test_usage_is_2(command, arguments: list[str]) -> None:
+    assert command(*arguments)[0] == 2
+
+
+def test_an_error_is_1(command, tmp_path: Path) -> None:
+    code, out, err = command("verify", tmp_path / "nowhere")
+    assert (code, out) == (1, "")
+    assert "nowhere" in err
+    code, out, _ = command("verify", tmp_path / "nowhere", "--json")
+    assert code == 1
+    assert json.loads(out)["error"] == "not-found"
+
+
+def test_a_fault_of_this_program_is_1_and_no_accusation(
+    command, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug must not end with the exit code of a refutation, nor with a traceback."""
+
+    def fault(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(counterfoil, "verify", fault)
+    code, out, err = command("verify", recorded)
+    assert (code, out) == (1, "")
+    assert "RuntimeError: a bug" in err
+    assert "fault of this program" in err
+    assert "Traceback" not in err
+
+
+def test_the_signer_and_the_recipe_are_pinned(command, recorded: Path) -> None:
+    record = counterfoil.Record(recorded)
+    owner = record.receipts()[0].signer
+    pins = ["--signer", owner, "--recipe", record.recipe_digest]
+    assert command("verify", recorded, *pins)[0] == 0
+    assert command("verify", recorded, "--signer", "0x" + "11" * 20)[0] == 3
+
+
+def test_inspect_lists_receipts(command, recorded: Path) -> None:
+    code, out, _ = command("inspect", recorded)
+    assert code == 0
+    assert "genesis" in out
+    assert "checkpoint" in out
+    code, out, _ = command("inspect", recorded, "--json")
+    shown = json.loads(out)
+    assert [each["sequence"] for each in shown["receipts"]] == list(range(17))
+    assert shown["spec"]["model"] == "least squares"
+
+
+def test_key_shows_the_address_and_never_the_key(command, home: Path) -> None:
+    for arguments in (["key"], ["key", "--json"]):
+        code, out, err = command(*arguments)
+        assert code == 0
+        assert counterfoil.Key.device().address in out
+        assert samples.device_key(home).hex() not in out + err
+
+
+def test_anchor_uses_the_development_chain(command, copy: Path, tmp_path: Path) -> None:
+    code, out, _ = command("anchor", copy, "--folder", tmp_path / "chain", "--json")
+    assert code == 0
+    assert int(json.loads(out)["size"]) == 17
+    code, out, _ = command("verify", copy)
+    assert code == 0
+    assert "self-anchored" in out
+
+
+def test_doctor_reports_and_repairs_nothing(command, copy: Path, home: Path) -> None:
+    code, out, _ = command("doctor", copy)
+    assert code == 0, out
+    assert "agrees with hashlib" in out
+    path = samples.journal(copy)
+    path.write_bytes(path.read_bytes()[:-5])
+    next((copy / "objects").iterdir()).unlink()
+    before = every_file(copy) | every_file(home)
+    code, out, _ = command("doctor", copy, "--json")
+    assert code == 1
+    bad = {each["what"] for each in json.loads(out) if not each["ok"]}
+    assert bad == {"journal", "objects"}
+    assert every_file(copy) | every_file(home) == before
+
+
+def test_doctor_sees_an_exposed_key(command, home: Path) -> None:
+    counterfoil.Key.device()
+    key = home / "device.key"
+    key.chmod(0o640)
+    try:
+        code, out, _ = command("doctor")
+    finally:
+        key.chmod(0o600)
+    assert code == 1
+    assert "chmod 600" in out
+
+
+def test_every_command_has_one_sentence_of_help(command) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    for name in ("demo", "verify", "replay", "inspect", "anchor", "key", "doctor", "chain"):
+        assert name in out
+        assert command(name, "--help")[0] == 0
