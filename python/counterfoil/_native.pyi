@@ -7,7 +7,32 @@ from typing import Any, Final, final
 import numpy as np
 import numpy.typing as npt
 
-__all__: list[str]
+__all__ = [
+    "DEVELOPMENT_CHAIN",
+    "DTYPES",
+    "Chain",
+    "Commitment",
+    "Entry",
+    "Key",
+    "Ledger",
+    "Opened",
+    "Opening",
+    "Receipt",
+    "Record",
+    "TreeHead",
+    "__version__",
+    "checksum_address",
+    "commit_bytes",
+    "commit_file",
+    "commit_tensors",
+    "consistency_proof",
+    "flat_sha256",
+    "inclusion_proof",
+    "key_folder",
+    "merkle_root",
+    "verify_consistency",
+    "verify_inclusion",
+]
 __version__: Final[str]
 DTYPES: Final[tuple[str, ...]]
 DEVELOPMENT_CHAIN: Final[int]
@@ -49,9 +74,7 @@ class Commitment:
     def prove(
         self, part: str | int, data: Any = None, *, chunk: int | None = None, tensor: Any = None
     ) -> Opening: ...
-    def first_difference(
-        self, other: Commitment
-    ) -> tuple[str, Entry | None, Entry | None] | None: ...
+    def first_difference(self, other: Commitment) -> tuple[str, Entry | None, Entry | None] | None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
@@ -123,9 +146,7 @@ class Ledger:
     def run(self) -> str: ...
     @property
     def step(self) -> int: ...
-    def record(
-        self, kind: str, values: dict[str, int | bytes], fields: dict[str, Commitment]
-    ) -> int: ...
+    def record(self, kind: str, values: dict[str, int | bytes], fields: dict[str, Commitment]) -> int: ...
     def store(self, root: bytes, bytes: _Bytes1D) -> None: ...
     def flush(self) -> None: ...
     def tree_head(self) -> TreeHead: ...
@@ -167,11 +188,11 @@ class Record:
     def receipts(self, worker: str | None = None, lane: int = 0) -> list[Receipt]: ...
     def tree_head(self, worker: str | None = None, lane: int = 0) -> TreeHead | None: ...
     def opened(self, receipt: Receipt) -> dict[str, Opened]: ...
-    def object(self, root: bytes) -> bytes | None: ...
+    def object(self, tensor: Entry) -> bytes | None: ...
     def verify(
         self,
         judgement: str,
-        confirmed: list[tuple[str, bool, bool, int] | None] | None = None,
+        confirmed: Sequence[tuple[str, bool, bool, int] | None] | None = None,
     ) -> tuple[str, str]: ...
 
 @final
@@ -215,6 +236,4 @@ def consistency_proof(entries: list[bytes], m: int) -> list[bytes]: ...
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: list[bytes], root: bytes, hashed: bool
 ) -> None: ...
-def verify_consistency(
-    m: int, n: int, proof: list[bytes], root_m: bytes, root_n: bytes
-) -> None: ...
+def verify_consistency(m: int, n: int, proof: list[bytes], root_m: bytes, root_n: bytes) -> None: ...

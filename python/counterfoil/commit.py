@@ -175,9 +175,7 @@ def describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | None
     return _describe_numpy(name, np.asarray(value))
 
 
-def _describe_numpy(
-    name: str, array: npt.NDArray[Any]
-) -> tuple[str, str, list[int], Bytes1D, None]:
+def _describe_numpy(name: str, array: npt.NDArray[Any]) -> tuple[str, str, list[int], Bytes1D, None]:
     tag = _TAGS.get(array.dtype.name)
     if tag is None:
         raise _unsupported(name, str(array.dtype))

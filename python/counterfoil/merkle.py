@@ -69,9 +69,7 @@ def verify_inclusion(
     _native.verify_inclusion(leaf, index, size, list(proof), root, hashed)
 
 
-def verify_consistency(
-    m: int, n: int, proof: Sequence[bytes], root_m: bytes, root_n: bytes
-) -> None:
+def verify_consistency(m: int, n: int, proof: Sequence[bytes], root_m: bytes, root_n: bytes) -> None:
     """Checks that the tree of `m` leaves with `root_m` is a prefix of the tree of `n` leaves.
 
     Raises:

@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, path: Path, ledger: _native.Ledger, key: Key, lane: int) -> None:
         """Wraps an opened lane; use `create`, `join` or `open`."""
-        self.path = path
+        self.path = path.absolute()
         self.id = ledger.run
         self.spec: dict[str, Any] = json.loads((path / "spec.json").read_bytes())
         self.key = key
@@ -86,9 +86,7 @@ class Run:
         return cls(folder, _native.Ledger.create(folder, text.encode(), files, key), key, 0)
 
     @classmethod
-    def join(
-        cls, path: str | os.PathLike[str], *, lane: int, rank: int = 0, key: Key | None = None
-    ) -> Self:
+    def join(cls, path: str | os.PathLike[str], *, lane: int, rank: int = 0, key: Key | None = None) -> Self:
         """Begins a new lane of an existing run: another worker, rank or device.
 
         Raises:
@@ -99,9 +97,7 @@ class Run:
         return cls(Path(path), _native.Ledger.join(Path(path), lane, rank, key), key, lane)
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str], *, lane: int = 0, key: Key | None = None
-    ) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, lane: int = 0, key: Key | None = None) -> Self:
         """Continues a lane; an unfinished write of an interrupted process is dropped.
 
         Raises:
@@ -115,9 +111,7 @@ class Run:
 
     def attach(self, model: Any, optimizer: Any, **options: Any) -> Any:
         """Records every step of a PyTorch optimiser; see `counterfoil.torch.attach`."""
-        return importlib.import_module("counterfoil.torch").attach(
-            self, model, optimizer, **options
-        )
+        return importlib.import_module("counterfoil.torch").attach(self, model, optimizer, **options)
 
     def batches(self, loader: Iterable[Any]) -> Any:
         """Iterates over batches and records what was fed; see `counterfoil.torch.batches`."""
@@ -268,8 +262,6 @@ def _read_recipe(path: Path) -> dict[str, bytes]:
     if path.is_file():
         return {"recipe.py": path.read_bytes()}
     if not (path / "recipe.py").is_file():
-        raise InvalidInput(
-            f"{path} is neither a Python file nor a folder with recipe.py", where=str(path)
-        )
+        raise InvalidInput(f"{path} is neither a Python file nor a folder with recipe.py", where=str(path))
     files = sorted(file for file in path.rglob("*.py") if file.is_file())
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}

@@ -107,7 +107,7 @@ class Verdict:
         return json.dumps(self._document, indent=1)
 
     def __str__(self) -> str:
-        """The headline, the four lines, and what is missing."""
+        """The headline, the four lines, what is missing, and remarks."""
         lines = [
             self._headline,
             f"  Integrity   {self.integrity}",
@@ -116,6 +116,7 @@ class Verdict:
             f"  Transition  {self.transition}",
         ]
         lines += [f"  missing: {text}" for text in self.missing]
+        lines += [f"  note: {text}" for text in self.notes]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -168,12 +169,14 @@ def verify(
             f"there is no requirement {require!r}", expected=" or ".join(_NAMED), where="require"
         )
     requirement = _NAMED[str(require)] if named else dict(require)  # type: ignore[arg-type]
-    judgement = {
-        "name": require if named else ", ".join(f"{k}={v}" for k, v in requirement.items()),
+    judgement: dict[str, Any] = {
+        "name": require
+        if named
+        else ", ".join(f"{key}={value}" for key, value in requirement.items() if value),
         "require": requirement,
         "signer": None if signer is None else _native.checksum_address(signer),
         "recipe": recipe,
-        "replayed": len(replay.steps) if replay else 0,
+        "replayed": len(set(replay.steps)) if replay else 0,
         "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
         "notes": list(replay.notes) if replay else [],
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::chain::DEVELOPMENT_CHAIN;
+use crate::commit::Entry;
 use crate::evidence::{AnchorRecord, Log};
 use crate::journal::JournalError;
 use crate::ledger::{LedgerError, RunFolder};
@@ -30,6 +31,8 @@ pub struct Confirmed {
     pub chain: String,
     /// Whether the chain holds exactly this head.
     pub confirmed: bool,
+    /// Whether the chain was asked and does not.
+    pub denied: bool,
     /// Whether it is a development chain.
     pub development: bool,
     /// Unix seconds of the block, by the chain's own word when it confirmed the record.
@@ -123,7 +126,7 @@ impl Record {
         judgement: &Judgement,
         confirmation: &Confirmation<'_>,
     ) -> Result<Verdict, LedgerError> {
-        let object_root = |root: &Digest| self.folder.object_root(root);
+        let object_root = |tensor: &Entry| self.folder.object_root(tensor);
         let mut damage = self.damage.clone();
         let recipe = crate::ledger::recipe_state(&self.recipe).unwrap_or_else(|error| {
             damage.push(edge("recipe/", error));
@@ -141,45 +144,36 @@ impl Record {
             let log = self.logs.iter().find(|log| (log.worker, log.lane) == (head.worker, head.lane));
             let found = log.map_or(0, |log| log.receipts.len() as u64);
             if head.size > found {
-                findings.broken.push(Edge {
-                    edge: format!(
-                        "ledger of {} lane {}: receipts that the chain knows",
-                        head.worker, head.lane
-                    ),
-                    expected: format!("at least {}", head.size),
-                    actual: format!("{found} receipts"),
-                });
+                findings.broken.push(Edge::new(
+                    &format!("ledger of {} lane {}: receipts that the chain knows", head.worker, head.lane),
+                    format!("at least {}", head.size),
+                    format!("{found} receipts"),
+                ));
             }
         }
         for (name, record) in &self.anchors {
-            if record.run != findings.run {
-                findings.broken.push(Edge {
-                    edge: format!("anchor {name}: run"),
-                    expected: findings.run.to_string(),
-                    actual: record.run.to_string(),
-                });
-            }
             if !self.logs.iter().any(|log| (log.worker, log.lane) == (record.worker, record.lane)) {
-                findings.broken.push(Edge {
-                    edge: format!("anchor {name}: ledger"),
-                    expected: format!("the ledger of {} lane {}", record.worker, record.lane),
-                    actual: "none".into(),
-                });
+                findings.broken.push(Edge::new(
+                    &format!("anchor {name}: ledger"),
+                    format!("the ledger of {} lane {}", record.worker, record.lane),
+                    "none",
+                ));
             }
         }
         findings.broken.splice(0..0, damage);
-        Ok(judge(&findings, &evidence, judgement))
+        Ok(judge(&findings, judgement))
     }
 }
 
 fn edge(place: &str, detail: impl ToString) -> Edge {
-    Edge { edge: place.into(), expected: "what was written".into(), actual: detail.to_string() }
+    Edge::new(place, "what was written", detail)
 }
 
 fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) -> Anchored {
-    let Confirmed { chain, confirmed, development, block_time } = confirmation(record);
+    let Confirmed { chain, confirmed, denied, development, block_time } = confirmation(record);
     Anchored {
         name: format!("anchor {name}"),
+        run: record.run,
         worker: record.worker,
         lane: record.lane,
         size: record.size,
@@ -187,6 +181,7 @@ fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) 
         chain,
         block_time,
         confirmed,
+        denied,
         development,
     }
 }
@@ -196,6 +191,7 @@ pub fn unconfirmed(record: &AnchorRecord) -> Confirmed {
     Confirmed {
         chain: format!("chain {}", record.chain_id),
         confirmed: false,
+        denied: false,
         development: record.chain_id == DEVELOPMENT_CHAIN,
         block_time: record.block_time,
     }

@@ -178,7 +178,11 @@ impl Frame {
             b'O' => {
                 let (receipt, mut fields) = (reader.digest()?, Vec::new());
                 while !reader.is_empty() {
-                    fields.push(FieldOpening::decode(&mut reader)?);
+                    let field = FieldOpening::decode(&mut reader)?;
+                    if fields.iter().any(|known: &FieldOpening| known.index == field.index) {
+                        return Err(refused(format!("field {} is opened twice", field.index)));
+                    }
+                    fields.push(field);
                 }
                 Ok(Frame::Opening(OpeningFrame { receipt, fields }))
             }

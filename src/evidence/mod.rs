@@ -61,6 +61,9 @@ pub enum OpeningError {
     /// The layout it refers to is not in the journal.
     #[error("its layout {layout} is missing")]
     NoLayout { layout: Digest },
+    /// The state is not the one that was signed.
+    #[error("it opens to {actual}, the receipt binds {expected}")]
+    Digest { expected: Digest, actual: Digest },
     /// The payload does not have as many bytes as the layout demands.
     #[error("its payload has {actual} bytes, the layout demands {expected}")]
     Length { expected: u64, actual: u64 },
@@ -100,8 +103,11 @@ impl Log {
                 Frame::Layout(entries) => {
                     log.layouts.insert(frame::layout_digest(payload), entries);
                 }
-                Frame::Opening(opening) => {
-                    log.openings.insert(opening.receipt, opening.fields);
+                Frame::Opening(OpeningFrame { receipt, fields }) => {
+                    if log.openings.insert(receipt, fields).is_some() {
+                        let detail = format!("receipt {receipt} is opened twice");
+                        return Err(FrameError { number, detail });
+                    }
                 }
             }
         }
@@ -119,11 +125,11 @@ impl Log {
         self.openings.get(receipt).map_or(&[], Vec::as_slice)
     }
 
-    /// The state behind one opened field. Its digest is not compared with the receipt's here.
+    /// The state behind one opened field, which must have the digest that the receipt binds.
     ///
     /// # Errors
     /// [`OpeningError`].
-    pub fn open(&self, field: &FieldOpening) -> Result<Opened, OpeningError> {
+    pub fn open(&self, field: &FieldOpening, digest: Digest) -> Result<Opened, OpeningError> {
         let layout =
             self.layouts.get(&field.layout).ok_or(OpeningError::NoLayout { layout: field.layout })?;
         let sizes: Vec<u64> = layout.iter().filter(|entry| entry.is_dense()).map(Entry::size).collect();
@@ -155,7 +161,13 @@ impl Log {
                 *root = found.next().expect("one root per dense entry");
             }
         }
-        Ok(Opened { field: field.clone(), state: State::new(entries)?, values })
+        let state = State::new(entries)?;
+        let commitment = field.blind.entry_key().map_or(state.commitment(), |key| state.blinded(key));
+        let actual = commitment.digest(&field.blind.blind);
+        if actual != digest {
+            return Err(OpeningError::Digest { expected: digest, actual });
+        }
+        Ok(Opened { field: field.clone(), state, values })
     }
 }
 

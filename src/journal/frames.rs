@@ -1,10 +1,13 @@
-//! The bytes of a journal: `length || CRC-32C || payload`, and telling a torn tail from damage.
+//! The bytes of a journal, and telling a torn tail from damage.
+//!
+//! The frame's head has a checksum of its own, so that looking for a whole frame behind a damaged
+//! place costs eight bytes of checksum a position and not the length that those bytes claim.
 
 use std::path::Path;
 
 use super::{JournalError, MAX_PAYLOAD, Recovered};
 
-const FRAME_HEADER: usize = 8;
+const FRAME_HEADER: usize = 12;
 const SEARCH_BYTES: usize = 1 << 30;
 const MAGIC: &[u8] = b"counterfoil.journal.v1";
 
@@ -17,34 +20,39 @@ pub(super) fn encode_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(FRAME_HEADER + payload.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&crc32c::crc32c(payload).to_be_bytes());
+    frame.extend_from_slice(&crc32c::crc32c(&frame).to_be_bytes());
     frame.extend_from_slice(payload);
     frame
 }
 
-/// The payload of the whole, undamaged frame at `offset`, if there is one.
-fn frame_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+/// What an undamaged frame's head at `offset` says: the payload's bytes, as far as they are there,
+/// and its checksum.
+fn head_at(bytes: &[u8], offset: usize) -> Option<(&[u8], u32)> {
     let (head, rest) = bytes.get(offset..)?.split_at_checked(FRAME_HEADER)?;
-    let length = u32::from_be_bytes(head[..4].try_into().expect("four bytes")) as usize;
-    let crc = u32::from_be_bytes(head[4..].try_into().expect("four bytes"));
-    if length == 0 || length > MAX_PAYLOAD {
+    let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
+    let length = word(0) as usize;
+    if crc32c::crc32c(&head[..8]) != word(8) || length == 0 || length > MAX_PAYLOAD {
         return None;
     }
-    let payload = rest.get(..length)?;
-    (crc32c::crc32c(payload) == crc).then_some(payload)
+    Some((rest.get(..length)?, word(4)))
+}
+
+/// The payload of the whole, undamaged frame at `offset`, if there is one.
+fn frame_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+    let (payload, checksum) = head_at(bytes, offset)?;
+    (crc32c::crc32c(payload) == checksum).then_some(payload)
 }
 
 /// The offset of a whole frame behind the damage at `offset`, if one can be found.
 ///
-/// Bytes that were made to look like many long frames would take quadratic time, so the search
-/// gives up after [`SEARCH_BYTES`] and reports the place it had reached.
+/// Bytes that were forged to look like the heads of many long frames would take quadratic time, so
+/// the search gives up after [`SEARCH_BYTES`] and reports the place it had reached.
 fn later_frame(bytes: &[u8], offset: usize) -> Option<usize> {
     let mut searched = 0;
     (offset + 1..bytes.len()).find(|&later| {
-        let claimed = bytes[later..].first_chunk().map_or(0, |length| u32::from_be_bytes(*length) as usize);
-        if claimed <= MAX_PAYLOAD && later + FRAME_HEADER + claimed <= bytes.len() {
-            searched += claimed;
-        }
-        searched > SEARCH_BYTES || frame_at(bytes, later).is_some()
+        let Some((payload, checksum)) = head_at(bytes, later) else { return false };
+        searched += payload.len();
+        searched > SEARCH_BYTES || crc32c::crc32c(payload) == checksum
     })
 }
 

@@ -10,6 +10,7 @@ mod frames;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use frames::{encode_frame, header, parse};
 pub const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Most frames that may wait for the disk together.
 pub const GROUP_COMMIT_FRAMES: u64 = 256;
+/// Largest journal that is read, bytes.
+pub const MAX_JOURNAL: u64 = 4 << 30;
 /// Largest payload of one frame, bytes.
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
@@ -49,6 +52,9 @@ pub enum JournalError {
         "{path} is corrupt at byte {offset}: {detail}; restore the file from a copy, nothing was changed"
     )]
     Corrupt { path: PathBuf, offset: u64, detail: String },
+    /// The file is or would become larger than what is read back.
+    #[error("{path} has {size} bytes, at most {MAX_JOURNAL} are read; continue in a new lane (Run.join)")]
+    TooLarge { path: PathBuf, size: u64 },
     /// A frame is empty or larger than [`MAX_PAYLOAD`].
     #[error("a frame of {size} bytes was offered, 1 to {MAX_PAYLOAD} fit")]
     FrameSize { size: usize },
@@ -76,7 +82,7 @@ impl Report for JournalError {
             JournalError::Locked { .. } => "locked",
             JournalError::Exists { .. } => "exists",
             JournalError::NotFound { .. } => "not-found",
-            JournalError::StorageFull { .. } => "storage-full",
+            JournalError::StorageFull { .. } | JournalError::TooLarge { .. } => "storage-full",
             JournalError::Storage { .. } => "storage",
             JournalError::Corrupt { .. } => "journal-corrupt",
             JournalError::FrameSize { .. } => "invalid-input",
@@ -94,6 +100,7 @@ impl Report for JournalError {
             | JournalError::Exists { path }
             | JournalError::NotFound { path }
             | JournalError::StorageFull { path, .. }
+            | JournalError::TooLarge { path, .. }
             | JournalError::Storage { path, .. }
             | JournalError::Forked { path, .. } => Some(path.display().to_string()),
         }
@@ -128,6 +135,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     buffer: Vec<u8>,
+    size: u64,
     appended: u64,
     durable: u64,
     flush_wanted: bool,
@@ -151,7 +159,7 @@ impl Journal {
         (&file).write_all(&encode_frame(&header(purpose))).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         sync_folder_of(path)?;
-        Ok(Journal::start(path, file))
+        Journal::start(path, file)
     }
 
     /// Opens a journal for writing after dropping an unfinished last frame.
@@ -161,10 +169,11 @@ impl Journal {
     /// is not a torn tail, else what the operating system reports.
     pub fn open(path: &Path, purpose: &str) -> Result<(Journal, Recovered), JournalError> {
         let failed = |error: std::io::Error| JournalError::of_file(path, &error);
-        let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
+        check_regular(path)?;
+        let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
         lock(&file, path)?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
+        (&file).read_to_end(&mut bytes).map_err(failed)?;
         let (recovered, whole) = parse(path, &bytes, purpose)?;
         if recovered.dropped_bytes > 0 {
             file.set_len(whole).map_err(failed)?;
@@ -173,14 +182,15 @@ impl Journal {
             (&file).write_all(&encode_frame(&header(purpose))).map_err(failed)?;
         }
         file.sync_all().map_err(failed)?;
-        Ok((Journal::start(path, file), recovered))
+        Ok((Journal::start(path, file)?, recovered))
     }
 
-    fn start(path: &Path, file: File) -> Journal {
+    fn start(path: &Path, file: File) -> Result<Journal, JournalError> {
+        let size = file.metadata().map_err(|error| JournalError::of_file(path, &error))?.len();
         let shared = Arc::new(Shared {
             path: path.to_path_buf(),
             file,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State { size, ..State::default() }),
             changed: Condvar::new(),
         });
         let flusher = std::thread::Builder::new()
@@ -190,7 +200,7 @@ impl Journal {
                 move || shared.run_flusher()
             })
             .expect("the operating system starts a thread");
-        Journal { shared, flusher: Some(flusher), process: std::process::id() }
+        Ok(Journal { shared, flusher: Some(flusher), process: std::process::id() })
     }
 
     /// Appends a frame; it is durable at the latest [`GROUP_COMMIT_INTERVAL`] or
@@ -214,7 +224,10 @@ impl Journal {
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
-        state.buffer.extend_from_slice(&encode_frame(payload));
+        let frame = encode_frame(payload);
+        check_size(&self.shared.path, state.size + frame.len() as u64)?;
+        state.size += frame.len() as u64;
+        state.buffer.extend_from_slice(&frame);
         state.appended += 1;
         self.shared.changed.notify_all();
         Ok(())
@@ -310,8 +323,26 @@ impl Shared {
 /// # Errors
 /// [`JournalError::NotFound`], [`JournalError::Corrupt`], or what the operating system reports.
 pub fn read(path: &Path, purpose: &str) -> Result<Recovered, JournalError> {
+    check_regular(path)?;
     let bytes = std::fs::read(path).map_err(|error| JournalError::of_file(path, &error))?;
     Ok(parse(path, &bytes, purpose)?.0)
+}
+
+/// A stranger's folder may hold a pipe, a link or an endless file where a journal belongs.
+fn check_regular(path: &Path) -> Result<(), JournalError> {
+    let metadata = std::fs::symlink_metadata(path).map_err(|error| JournalError::of_file(path, &error))?;
+    if !metadata.is_file() {
+        let detail = "not a regular file".into();
+        return Err(JournalError::Corrupt { path: path.to_path_buf(), offset: 0, detail });
+    }
+    check_size(path, metadata.len())
+}
+
+fn check_size(path: &Path, size: u64) -> Result<(), JournalError> {
+    if size > MAX_JOURNAL {
+        return Err(JournalError::TooLarge { path: path.to_path_buf(), size });
+    }
+    Ok(())
 }
 
 /// Writes a whole file so that a crash leaves either nothing or all of it under `path`.
@@ -321,7 +352,9 @@ pub fn read(path: &Path, purpose: &str) -> Result<Recovered, JournalError> {
 pub fn write_durably(path: &Path, parts: &[&[u8]]) -> Result<(), JournalError> {
     let failed = |error: std::io::Error| JournalError::of_file(path, &error);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.partial", std::process::id()));
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}.{number}.partial", std::process::id()));
     let partial = path.with_file_name(name);
     let written = (|| {
         let mut file = File::create(&partial)?;

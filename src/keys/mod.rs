@@ -28,6 +28,9 @@ pub enum KeyError {
         "the secret of lane {lane} is not in {folder}; continue in a new lane (Run.join), or copy the file there"
     )]
     NoLaneSecret { lane: Digest, folder: String },
+    /// Another process writes this lane, perhaps in a copy of the run.
+    #[error("lane {lane} is being written by another process, perhaps in a copy of this run; close it there")]
+    InUse { lane: Digest },
     /// The operating system refused.
     #[error("{path}: {detail}")]
     Storage { path: String, detail: String },
@@ -43,6 +46,7 @@ impl Report for KeyError {
     fn code(&self) -> &'static str {
         match self {
             KeyError::Storage { .. } => "storage",
+            KeyError::InUse { .. } => "locked",
             _ => "key",
         }
     }
@@ -52,7 +56,7 @@ impl Report for KeyError {
             KeyError::NoHome => None,
             KeyError::Invalid { place } => Some(place.clone()),
             KeyError::Exposed { path, .. } | KeyError::Storage { path, .. } => Some(path.clone()),
-            KeyError::NoLaneSecret { lane, .. } => Some(lane.to_string()),
+            KeyError::NoLaneSecret { lane, .. } | KeyError::InUse { lane } => Some(lane.to_string()),
         }
     }
 }
@@ -78,7 +82,10 @@ impl KeyFolder {
         let mut builder = std::fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(folder.path.join("lanes")).map_err(|e| storage(&folder.path, &e))?;
+        builder.recursive(true);
+        for name in ["lanes", "released"] {
+            builder.create(folder.path.join(name)).map_err(|error| storage(&folder.path, &error))?;
+        }
         Ok(folder)
     }
 
@@ -107,13 +114,18 @@ impl KeyFolder {
         load_key(&path)
     }
 
-    /// Makes the secret of a lane that begins here.
+    /// The secret of a lane that begins here: a new one, or the one that a process made which ended
+    /// before it had signed anything with it.
     ///
     /// # Errors
-    /// [`KeyError::Storage`].
-    pub fn create_lane_secret(&self, log: Digest) -> Result<LaneSecret, KeyError> {
+    /// [`KeyError::Storage`], also when receipts of this lane have left the device before.
+    pub fn new_lane_secret(&self, log: Digest) -> Result<LaneSecret, KeyError> {
+        let path = self.path.join("lanes").join(log.to_string());
+        if path.exists() && self.released(log)? == 0 {
+            return self.lane_secret(log);
+        }
         let secret = random()?;
-        write_secret(&self.path.join("lanes").join(log.to_string()), &secret)?;
+        write_secret(&path, &secret)?;
         Ok(LaneSecret::new(secret))
     }
 
@@ -127,6 +139,53 @@ impl KeyFolder {
             return Err(KeyError::NoLaneSecret { lane: log, folder: self.path.display().to_string() });
         }
         Ok(LaneSecret::new(read_secret(&path)?))
+    }
+}
+
+impl KeyFolder {
+    /// How many receipts of a lane have left this device.
+    ///
+    /// # Errors
+    /// [`KeyError::Invalid`] when the file holds no number.
+    pub fn released(&self, log: Digest) -> Result<u64, KeyError> {
+        let path = self.released_path(log);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            read => read.map_err(|error| storage(&path, &error))?,
+        };
+        text.trim().parse().map_err(|_| KeyError::Invalid { place: path.display().to_string() })
+    }
+
+    /// Notes that this many receipts of a lane may leave this device.
+    ///
+    /// # Errors
+    /// [`KeyError::Storage`].
+    pub fn set_released(&self, log: Digest, size: u64) -> Result<(), KeyError> {
+        let path = self.released_path(log);
+        let partial = path.with_extension("partial");
+        let written = std::fs::File::create(&partial)
+            .and_then(|mut file| writeln!(file, "{size}").and_then(|()| file.sync_all()))
+            .and_then(|()| std::fs::rename(&partial, &path));
+        written.map_err(|error| storage(&path, &error))
+    }
+
+    /// Keeps every other process of this user from writing the same lane, also in a copy of its run,
+    /// as long as the file lives and is not unlocked.
+    ///
+    /// # Errors
+    /// [`KeyError::InUse`], [`KeyError::Storage`].
+    pub fn lock_lane(&self, log: Digest) -> Result<std::fs::File, KeyError> {
+        let path = self.path.join("lanes").join(log.to_string());
+        let file = std::fs::File::open(&path).map_err(|error| storage(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => Err(KeyError::InUse { lane: log }),
+            Err(std::fs::TryLockError::Error(error)) => Err(storage(&path, &error)),
+        }
+    }
+
+    fn released_path(&self, log: Digest) -> PathBuf {
+        self.path.join("released").join(log.to_string())
     }
 }
 
@@ -182,14 +241,22 @@ fn storage(path: &Path, error: &std::io::Error) -> KeyError {
     KeyError::Storage { path: path.display().to_string(), detail: error.to_string() }
 }
 
+/// Writes a new file that is whole as soon as it has its name; an existing one is not replaced.
 fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), KeyError> {
+    let failed = |error: std::io::Error| storage(path, &error);
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(|error| storage(path, &error))?;
+    let mut file = options.open(&partial).map_err(failed)?;
     let text = alloy_primitives::hex::encode(secret) + "\n";
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| storage(path, &error))
+    let linked = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::hard_link(&partial, path));
+    let _ = std::fs::remove_file(&partial);
+    linked.map_err(failed)
 }
 
 fn read_secret(path: &Path) -> Result<[u8; 32], KeyError> {

@@ -142,10 +142,11 @@ impl RunFolder {
     /// [`LedgerError::Damaged`] for a folder that is named like no worker or lane.
     pub fn lanes(&self) -> Result<Vec<(Address, u32)>, LedgerError> {
         let mut lanes = Vec::new();
-        for worker in list(&self.path.join("workers"))? {
-            let address: Address = parse_name(&worker)?;
-            for lane in list(&worker)? {
-                let number: u32 = parse_name(&lane)?;
+        let is_folder = |path: &PathBuf| path.is_dir();
+        for worker in list(&self.path.join("workers"))?.into_iter().filter(is_folder) {
+            let address: Address = parse_name(&worker, |address| format!("{address:#x}"))?;
+            for lane in list(&worker)?.into_iter().filter(is_folder) {
+                let number: u32 = parse_name(&lane, u32::to_string)?;
                 if lane.join("journal").exists() {
                     lanes.push((address, number));
                 }
@@ -212,7 +213,11 @@ impl RunFolder {
         let mut records = Vec::new();
         for path in list(&self.path.join("anchors"))? {
             let bytes = read_regular(&path, MAX_DOCUMENT)?.unwrap_or_default();
-            let record = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error))?;
+            // Not the parser's own words: they quote the file, which may be anybody's.
+            let refused = |error: serde_json::Error| {
+                damaged(&path, format!("no anchor record, line {} column {}", error.line(), error.column()))
+            };
+            let record = serde_json::from_slice(&bytes).map_err(refused)?;
             records.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), record));
         }
         Ok(records)
@@ -230,23 +235,29 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The bytes of an object, which were not compared with their root; none when it is missing.
+    /// The bytes of a tensor's object, if they are the tensor's; none when the object is missing.
     ///
     /// # Errors
-    /// [`LedgerError::Damaged`] for what is no regular file.
-    pub fn object(&self, root: &Digest) -> Result<Option<Vec<u8>>, LedgerError> {
-        read_regular(&object_path(&self.path, root), u64::MAX - 1)
+    /// [`LedgerError::Damaged`] when something else lies there.
+    pub fn object(&self, tensor: &Entry) -> Result<Option<Vec<u8>>, LedgerError> {
+        let path = object_path(&self.path, &tensor.root());
+        let Some(bytes) = read_regular(&path, tensor.size())? else { return Ok(None) };
+        let actual = crate::commit::bytes_root(&bytes);
+        if actual != tensor.root() {
+            return Err(damaged(&path, format!("its bytes have the root {actual}")));
+        }
+        Ok(Some(bytes))
     }
 
-    /// The root over an object's stored bytes; none when it is missing.
-    pub fn object_root(&self, root: &Digest) -> Option<Digest> {
-        match open_regular(&object_path(&self.path, root)) {
-            Ok(Some(file)) => {
-                crate::commit::reader_root(file).map_or(Some(Digest::ZERO), |(actual, _)| Some(actual))
-            }
+    /// The root over what is stored for a tensor; none when the object is missing, zero when what
+    /// lies there cannot be the tensor: no file, or one of another size.
+    pub fn object_root(&self, tensor: &Entry) -> Option<Digest> {
+        match open_regular(&object_path(&self.path, &tensor.root())) {
+            Ok(Some(file)) if file.metadata().is_ok_and(|metadata| metadata.len() == tensor.size()) => Some(
+                crate::commit::reader_root(file.take(tensor.size())).map_or(Digest::ZERO, |(root, _)| root),
+            ),
             Ok(None) => None,
-            // Something that is no file lies there: it has no root that anyone signed.
-            Err(_) => Some(Digest::ZERO),
+            _ => Some(Digest::ZERO),
         }
     }
 }
@@ -268,6 +279,9 @@ pub(crate) fn recipe_state(files: &BTreeMap<String, Vec<u8>>) -> Result<Option<S
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+    if std::fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_symlink()) {
+        return Err(damaged(folder, "a link where a folder belongs"));
+    }
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -282,7 +296,9 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     Ok(paths)
 }
 
-fn parse_name<T: std::str::FromStr>(path: &Path) -> Result<T, LedgerError> {
+/// One worker or lane has one name: `00` beside `0` would be a second ledger of the same lane.
+fn parse_name<T: std::str::FromStr>(path: &Path, name_of: impl Fn(&T) -> String) -> Result<T, LedgerError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.parse().map_err(|_| damaged(path, "this folder is named like no worker and no lane"))
+    let parsed = name.parse().ok().filter(|parsed| name_of(parsed) == name);
+    parsed.ok_or_else(|| damaged(path, "this folder is named like no worker and no lane"))
 }

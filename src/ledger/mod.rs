@@ -39,6 +39,12 @@ pub enum LedgerError {
         "an anchor covers {anchored} receipts, the journal holds {found}; continue in a new lane (Run.join)"
     )]
     BehindAnchor { anchored: u64, found: u64 },
+    /// More receipts have left this device than the journal holds: it is an older copy.
+    #[error(
+        "{released} receipts of this lane have left this device, this copy of the run holds {found}; writing it would \
+         sign a second history. Continue the newest copy, or take a new lane (Run.join)"
+    )]
+    OlderCopy { released: u64, found: u64 },
     /// The step is not the next one.
     #[error("step {actual} cannot follow: the next step is {expected}")]
     Step { expected: u64, actual: u64 },
@@ -91,7 +97,9 @@ impl Report for LedgerError {
             LedgerError::Exists { .. } => "exists",
             LedgerError::NotFound { .. } => "not-found",
             LedgerError::Closed => "closed",
-            LedgerError::Damaged { .. } | LedgerError::BehindAnchor { .. } => "journal-corrupt",
+            LedgerError::Damaged { .. }
+            | LedgerError::BehindAnchor { .. }
+            | LedgerError::OlderCopy { .. } => "journal-corrupt",
             other => other.inner().map_or("invalid-input", Report::code),
         }
     }
@@ -101,7 +109,8 @@ impl Report for LedgerError {
             LedgerError::Step { expected, .. } | LedgerError::TooLarge { expected, .. } => {
                 Some(expected.to_string())
             }
-            LedgerError::BehindAnchor { anchored, .. } => Some(anchored.to_string()),
+            LedgerError::BehindAnchor { anchored: expected, .. }
+            | LedgerError::OlderCopy { released: expected, .. } => Some(expected.to_string()),
             other => other.inner().and_then(Report::expected),
         }
     }
@@ -111,7 +120,9 @@ impl Report for LedgerError {
             LedgerError::Step { actual, .. } | LedgerError::TooLarge { actual, .. } => {
                 Some(actual.to_string())
             }
-            LedgerError::BehindAnchor { found, .. } => Some(found.to_string()),
+            LedgerError::BehindAnchor { found, .. } | LedgerError::OlderCopy { found, .. } => {
+                Some(found.to_string())
+            }
             other => other.inner().and_then(Report::actual),
         }
     }

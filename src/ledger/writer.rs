@@ -44,6 +44,8 @@ pub struct Ledger {
     journal: Journal,
     signer: Arc<dyn Signer>,
     secret: LaneSecret,
+    keys: KeyFolder,
+    lock: std::fs::File,
     specification: Specification,
     run: Digest,
     lane: u32,
@@ -58,6 +60,7 @@ struct Progress {
     closed: bool,
     policies: Policies,
     checkpoint: u64,
+    released: u64,
     layouts: HashSet<Digest>,
     head: Option<TreeHead>,
 }
@@ -131,7 +134,8 @@ impl Ledger {
         if path.join("journal").exists() {
             return Err(LedgerError::Exists { path: path.display().to_string() });
         }
-        let secret = keys.create_lane_secret(log_id(run, signer.address(), lane))?;
+        let secret = keys.new_lane_secret(log_id(run, signer.address(), lane))?;
+        let lock = keys.lock_lane(log_id(run, signer.address(), lane))?;
         folder.make(&path)?;
         let journal = Journal::create(&path.join("journal"), "ledger")?;
         let progress = Progress::new(&specification, previous);
@@ -143,6 +147,8 @@ impl Ledger {
             run,
             lane,
             progress: Mutex::new(progress),
+            keys: keys.clone(),
+            lock,
             specification,
         })
     }
@@ -178,6 +184,7 @@ impl Ledger {
             return Err(LedgerError::NotFound { path: path.display().to_string() });
         }
         let secret = keys.lane_secret(log_id(run, worker, lane))?;
+        let lock = keys.lock_lane(log_id(run, worker, lane))?;
         let (journal, recovered) = Journal::open(&path, "ledger")?;
         let log = Log::from_frames(worker, lane, &recovered.frames)?;
         let found = log.receipts.len() as u64;
@@ -185,6 +192,10 @@ impl Ledger {
             folder.anchors()?.into_iter().filter(|(_, a)| (a.run, a.worker, a.lane) == (run, worker, lane));
         if let Some(anchored) = own.map(|(_, anchor)| anchor.size).max().filter(|size| *size > found) {
             return Err(LedgerError::BehindAnchor { anchored, found });
+        }
+        let released = keys.released(log_id(run, worker, lane))?;
+        if released > found {
+            return Err(LedgerError::OlderCopy { released, found });
         }
         let progress = Progress::replay(&specification, &log, genesis.digest())?;
         let was_closed = progress.closed;
@@ -197,9 +208,17 @@ impl Ledger {
             run,
             lane,
             progress: Mutex::new(progress),
+            keys: keys.clone(),
+            lock,
             specification,
         };
         ledger.progress().closed = false;
+        let owns_genesis = lane == 0 && log.genesis().is_some();
+        if log.receipts.len() <= usize::from(owns_genesis) {
+            // The process that began this lane ended before it had joined.
+            ledger.join(0)?;
+            return Ok(ledger);
+        }
         let reason = u64::from(!was_closed);
         let dropped = recovered.dropped_bytes;
         ledger.record(
@@ -346,7 +365,19 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Journal`] when it cannot be made durable.
     pub fn flush(&self) -> Result<(), LedgerError> {
-        Ok(self.journal.flush()?)
+        self.release(&mut self.progress())
+    }
+
+    /// Makes everything durable and notes in the key folder that it may now leave the device, so
+    /// that an older copy of this run is never continued.
+    fn release(&self, progress: &mut Progress) -> Result<(), LedgerError> {
+        self.journal.flush()?;
+        let size = progress.tree.size();
+        if size > progress.released {
+            self.keys.set_released(log_id(self.run, self.worker(), self.lane), size)?;
+            progress.released = size;
+        }
+        Ok(())
     }
 
     /// The signed size and root of the lane, covering every receipt recorded before.
@@ -355,7 +386,7 @@ impl Ledger {
     /// What the signer or the disk report.
     pub fn tree_head(&self) -> Result<TreeHead, LedgerError> {
         let mut progress = self.progress();
-        self.journal.flush()?;
+        self.release(&mut progress)?;
         let size = progress.tree.size();
         if let Some(head) = progress.head.as_ref().filter(|head| head.size() == size) {
             return Ok(head.clone());
@@ -401,6 +432,13 @@ impl Ledger {
     }
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // Forked data loaders may still hold the file open, and with it the lock.
+        let _ = self.lock.unlock();
+    }
+}
+
 impl Progress {
     fn new(specification: &Specification, previous: Digest) -> Progress {
         Progress {
@@ -411,6 +449,7 @@ impl Progress {
             closed: false,
             policies: Policies::new(specification.floor()),
             checkpoint: 0,
+            released: 0,
             layouts: HashSet::new(),
             head: None,
         }
@@ -440,7 +479,7 @@ impl Progress {
     fn check(&self, body: &Body, specification: &Specification) -> Result<(), LedgerError> {
         match body.kind().number {
             schema::STEP => {
-                let (expected, actual) = (self.step + 1, body.unsigned("step"));
+                let (expected, actual) = (self.step.saturating_add(1), body.unsigned("step"));
                 if actual != expected {
                     return Err(LedgerError::Step { expected, actual });
                 }
@@ -483,7 +522,9 @@ impl Progress {
                 self.step = body.unsigned("step");
                 self.work_units = self.work_units.saturating_add(body.unsigned("workUnits"));
             }
-            schema::CHECKPOINT => self.checkpoint = body.unsigned("step"),
+            schema::CHECKPOINT if body.bytes32("parameters") != Digest::ZERO => {
+                self.checkpoint = body.unsigned("step");
+            }
             schema::RESUME => {
                 self.step = body.unsigned("step");
                 self.checkpoint = self.step;

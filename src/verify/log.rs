@@ -1,14 +1,14 @@
 //! The walk over one log: signatures, links, order, due fields, tree heads and anchors.
 
 use super::openings::check_openings;
-use super::policy::{Cadences, Policies};
+use super::policy::{self, Cadences, Policies};
 use super::specification::{Genesis, Specification};
 use super::{Evidence, Findings, LogFindings};
-use crate::commit::leaf_hash;
 use crate::commit::merkle::CompactRange;
+use crate::commit::{Commitment, leaf_hash};
 use crate::evidence::{Log, kind_name};
 use crate::primitives::{Address, Digest};
-use crate::receipt::schema::{self, Kind, SCHEMA_VERSION};
+use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
 use crate::receipt::{Body, Receipt, recover};
 
 /// What the walk knows about a log at one receipt.
@@ -21,8 +21,13 @@ struct Walk<'a> {
     step: u64,
     policies: Policies,
     checkpoint: Option<u64>,
+    state: States,
     closed: bool,
 }
+
+/// Fields of a step and of a checkpoint that describe one state.
+const STATE: [&str; 3] = ["parameters", "optimizer", "buffers"];
+type States = Vec<(&'static str, Commitment)>;
 
 /// Checks one log; `findings` takes what does not hold.
 pub(super) fn check(
@@ -42,6 +47,7 @@ pub(super) fn check(
         step: 0,
         policies: Policies::new(specification.floor()),
         checkpoint: None,
+        state: Vec::new(),
         closed: false,
     };
     let mut tree = CompactRange::default();
@@ -103,7 +109,25 @@ impl Walk<'_> {
         self.signature(receipt, &place, findings);
         self.header(&body, position, previous, &place, findings);
         self.order(&body, position, &place, findings);
-        check_openings(self.log, receipt, &body, self.specification, evidence, &place, findings);
+        let opened = check_openings(self.log, receipt, &body, self.specification, evidence, &place, findings);
+        self.same_state(kind.number, opened, &place, findings);
+    }
+
+    /// A checkpoint holds the state that the receipt of its step committed to.
+    fn same_state(&mut self, kind: u16, opened: States, place: &str, findings: &mut Findings) {
+        match kind {
+            schema::STEP => self.state = opened,
+            schema::RESUME => self.state.clear(),
+            schema::CHECKPOINT => {
+                for (name, checkpoint) in opened.iter().filter(|(name, _)| STATE.contains(name)) {
+                    let of_step = self.state.iter().find(|(known, _)| known == name);
+                    if let Some((_, step)) = of_step.filter(|(_, step)| step != checkpoint) {
+                        findings.broken(format!("{place}: {name} <- its step"), step.root, checkpoint.root);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The signature must be the worker's whose log this is.
@@ -117,6 +141,14 @@ impl Walk<'_> {
 
     fn unknown(&mut self, receipt: &Receipt, place: &str, findings: &mut Findings) {
         self.signature(receipt, place, findings);
+        // The number stands outside the signature; the type's hash stands inside.
+        let is_of = |kind: &&'static Kind| {
+            Body::decode(kind, &receipt.body).is_ok_and(|body| body.digest() == receipt.digest)
+        };
+        if let Some(kind) = KINDS.iter().filter(|kind| !kind.fields.is_empty()).find(is_of) {
+            findings.broken(format!("{place}: kind"), kind.name, kind_name(receipt.kind));
+            return;
+        }
         findings.undecided.push(format!("{place}: this version does not know the kind; use a newer one"));
     }
 
@@ -166,8 +198,8 @@ impl Walk<'_> {
             schema::STEP => {
                 self.end_of_step(findings);
                 let step = body.unsigned("step");
-                if step != self.step + 1 {
-                    findings.broken(format!("{place}: step"), self.step + 1, step);
+                if Some(step) != self.step.checked_add(1) {
+                    findings.broken(format!("{place}: step"), self.step.saturating_add(1), step);
                 }
                 self.step = step;
                 findings.steps += 1;
@@ -177,17 +209,15 @@ impl Walk<'_> {
                 if body.unsigned("step") != self.step {
                     findings.broken(format!("{place}: step"), self.step, body.unsigned("step"));
                 }
-                self.checkpoint = Some(body.unsigned("step"));
+                if body.bytes32("parameters") != Digest::ZERO {
+                    self.checkpoint = Some(body.unsigned("step"));
+                }
             }
             schema::RESUME => {
-                if body.unsigned("step") > self.step {
-                    findings.broken(
-                        format!("{place}: step"),
-                        format!("at most {}", self.step),
-                        body.unsigned("step"),
-                    );
+                if body.unsigned("step") != self.step {
+                    findings.broken(format!("{place}: step"), self.step, body.unsigned("step"));
                 }
-                self.step = body.unsigned("step");
+                findings.resumed += 1;
                 // An interruption may have come before the checkpoint that was due here.
                 self.checkpoint = Some(self.step);
             }
@@ -213,6 +243,7 @@ impl Walk<'_> {
     }
 
     fn due_fields(&mut self, body: &Body, place: &str, findings: &mut Findings) {
+        findings.skipped += u64::from(policy::is_skipped(body));
         let policy = self.policies.at(self.step);
         findings.weakest = Some(findings.weakest.map_or(policy, |weakest| weakest.weakest(policy)));
         if let Some((name, every)) = self.policies.absent_field(body) {
@@ -234,7 +265,7 @@ impl Walk<'_> {
 
 /// Every signed head must describe a prefix of this log.
 fn check_heads(walk: &Walk<'_>, roots: &[Digest], findings: &mut Findings) {
-    let mut previous = Digest::ZERO;
+    let (mut previous, mut size) = (Digest::ZERO, 0);
     for head in &walk.log.heads {
         let place = format!("{}: tree head of size {}", walk.place(), head.size());
         let digest = head.body.digest();
@@ -253,6 +284,14 @@ fn check_heads(walk: &Walk<'_>, roots: &[Digest], findings: &mut Findings) {
             findings.broken(format!("{place}: previousHead"), previous, head.body.bytes32("previousHead"));
         }
         previous = digest;
+        if head.size() <= size || head.body.unsigned("schema") != u64::from(SCHEMA_VERSION) {
+            findings.broken(
+                format!("{place}: order"),
+                format!("a head of schema 1 over more than {size}"),
+                head.size(),
+            );
+        }
+        size = head.size();
         check_prefix(&place, walk, roots, head.size(), head.root(), findings);
     }
 }
@@ -264,24 +303,31 @@ fn check_prefix(
     size: u64,
     root: Digest,
     findings: &mut Findings,
-) {
-    match usize::try_from(size).ok().and_then(|size| roots.get(size)) {
+) -> bool {
+    let found = usize::try_from(size).ok().and_then(|size| roots.get(size));
+    match found {
         Some(_) if size == 0 => findings.broken(format!("{place}: size"), "at least 1", 0),
-        Some(actual) if *actual == root => {}
+        Some(actual) if *actual == root => return true,
         Some(actual) => {
-            findings.broken(format!("{place}: root over the first {size} receipts"), root, actual)
+            findings.broken(format!("{place}: root over the first {size} receipts"), root, actual);
         }
         None => {
             let found = format!("{} receipts", walk.log.receipts.len());
             findings.broken(format!("{place}: receipts of the ledger"), format!("at least {size}"), found);
         }
     }
+    false
 }
 
 /// A recorded head that this log does not contain is a truncation or a second history.
 fn check_anchors(walk: &Walk<'_>, roots: &[Digest], evidence: &Evidence<'_>, findings: &mut Findings) {
     let own = |worker: Address, lane: u32| worker == walk.log.worker && lane == walk.log.lane;
     for anchor in evidence.anchors.iter().filter(|anchor| own(anchor.worker, anchor.lane)) {
-        check_prefix(&anchor.name, walk, roots, anchor.size, anchor.root, findings);
+        let run = walk.genesis.body.bytes32("run");
+        if anchor.run != run {
+            findings.broken(format!("{}: run", anchor.name), run, anchor.run);
+        } else if check_prefix(&anchor.name, walk, roots, anchor.size, anchor.root, findings) {
+            findings.anchored.push(anchor.clone());
+        }
     }
 }

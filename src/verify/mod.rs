@@ -20,7 +20,7 @@ pub use verdict::{
     headline, judge,
 };
 
-use crate::commit::State;
+use crate::commit::{Entry, State};
 use crate::evidence::Log;
 use crate::primitives::{Address, Digest};
 
@@ -35,6 +35,25 @@ pub struct Edge {
     pub actual: String,
 }
 
+impl Edge {
+    /// An edge in printable words: names in it come from whoever made the evidence, and must not
+    /// steer a terminal.
+    pub fn new(edge: &str, expected: impl ToString, actual: impl ToString) -> Edge {
+        let printable = |text: &str| -> String {
+            let escape = |letter: char| match letter.is_control() {
+                true => letter.escape_default().collect::<String>(),
+                false => letter.to_string(),
+            };
+            text.chars().map(escape).collect()
+        };
+        Edge {
+            edge: printable(edge),
+            expected: printable(&expected.to_string()),
+            actual: printable(&actual.to_string()),
+        }
+    }
+}
+
 /// Everything that was gathered about one run.
 pub struct Evidence<'a> {
     /// Bytes of `spec.json`.
@@ -45,8 +64,8 @@ pub struct Evidence<'a> {
     pub logs: Vec<Log>,
     /// Anchor records found, and what a chain said about them.
     pub anchors: Vec<Anchored>,
-    /// The root of a stored object's bytes, none when the object is missing.
-    pub object_root: &'a dyn Fn(&Digest) -> Option<Digest>,
+    /// The root over what is stored for a tensor, none when nothing is.
+    pub object_root: &'a dyn Fn(&Entry) -> Option<Digest>,
 }
 
 /// A tree head that was recorded on a chain.
@@ -54,6 +73,8 @@ pub struct Evidence<'a> {
 pub struct Anchored {
     /// Name of the record, for edges.
     pub name: String,
+    /// Run of the log.
+    pub run: Digest,
     /// Worker of the log.
     pub worker: Address,
     /// Lane of the log.
@@ -68,6 +89,8 @@ pub struct Anchored {
     pub block_time: u64,
     /// Whether a chain that the verifier chose confirmed the record.
     pub confirmed: bool,
+    /// Whether a chain that the verifier chose was asked and does not hold it.
+    pub denied: bool,
     /// Whether the chain is a development chain, which belongs to whoever runs it.
     pub development: bool,
 }
@@ -89,8 +112,16 @@ pub struct Findings {
     pub undecided: Vec<String>,
     /// Steps recorded, over all logs.
     pub steps: u64,
+    /// Steps flagged as skipped, which need not show a gradient.
+    pub skipped: u64,
+    /// Bytes of unfinished frames at the ends of journals.
+    pub dropped_bytes: u64,
+    /// Resume receipts.
+    pub resumed: u64,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<String, u64>,
+    /// Anchors whose head is one of the logs'.
+    pub anchored: Vec<Anchored>,
     /// Sparsest cadence in force, per field.
     pub weakest: Option<Cadences>,
 }
@@ -112,7 +143,7 @@ impl Findings {
     pub(crate) fn broken(&mut self, edge: String, expected: impl ToString, actual: impl ToString) {
         // A damaged log can break at every receipt; the first edges tell the story.
         if self.broken.len() < 64 {
-            self.broken.push(Edge { edge, expected: expected.to_string(), actual: actual.to_string() });
+            self.broken.push(Edge::new(&edge, expected, actual));
         }
     }
 }
@@ -123,6 +154,7 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
     for log in &evidence.logs {
+        findings.dropped_bytes += log.dropped_bytes;
         log::check(log, &genesis, &specification, evidence, &mut findings);
     }
     findings

@@ -67,6 +67,11 @@ impl Cadences {
     }
 }
 
+/// Whether a step receipt says that the optimiser changed nothing.
+pub(super) fn is_skipped(step: &Body) -> bool {
+    step.unsigned("flags") & SKIPPED != 0
+}
+
 /// The floor and every policy receipt of a log so far.
 #[derive(Clone, Debug)]
 pub struct Policies(Vec<(u64, Cadences)>);
@@ -98,7 +103,7 @@ impl Policies {
     /// The first field that is due in this step receipt and absent, with its cadence.
     pub fn absent_field(&self, step: &Body) -> Option<(&'static str, u32)> {
         let number = step.unsigned("step");
-        let is_skipped = step.unsigned("flags") & SKIPPED != 0;
+        let is_skipped = is_skipped(step);
         let of_steps = CADENCES.into_iter().zip(self.at(number).0).filter(|(name, _)| *name != "checkpoint");
         let due = of_steps.filter(|(_, every)| Cadences::is_due(*every, number));
         let mut expected =

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{CADENCES, Cadences, Evidence, Findings};
 use crate::primitives::{Digest, Report, sha256};
 use crate::receipt::schema::{self, Kind, Meaning};
-use crate::receipt::{Body, run_id};
+use crate::receipt::{Body, recover, run_id};
 
 /// Largest `spec.json`, bytes.
 const MAX_SPECIFICATION: usize = 1 << 20;
@@ -49,8 +49,9 @@ impl Specification {
         if bytes.len() > MAX_SPECIFICATION {
             return Err(refused(format!("{} bytes, at most {MAX_SPECIFICATION} are read", bytes.len())));
         }
-        let parsed: Specification =
-            serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
+        let parsed: Specification = serde_json::from_slice(bytes).map_err(|error| {
+            refused(format!("no specification, line {} column {}", error.line(), error.column()))
+        })?;
         if let Some(name) = parsed.policy.keys().find(|name| !CADENCES.contains(&name.as_str())) {
             return Err(refused(format!("policy names {name:?}, expected one of {CADENCES:?}")));
         }
@@ -101,7 +102,9 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<
         }
     };
     let owner = body.address("owner");
-    findings.owner = Some(owner);
+    // An owner who did not sign genesis owns nothing.
+    let signed = recover(receipt.digest, &receipt.signature) == Ok(owner) && body.digest() == receipt.digest;
+    findings.owner = signed.then_some(owner);
     findings.run = body.bytes32("run");
     findings.recipe = body.bytes32("recipe");
     let pinned = body.bytes32("specification");

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::policy::Cadences;
-use super::{Anchored, Edge, Evidence, Findings};
+use super::{Anchored, Edge, Findings};
 use crate::primitives::{Address, Digest};
 
 /// What a verifier demands beyond integrity.
@@ -153,9 +153,9 @@ const NOT_SHOWN: [&str; 4] = [
 ];
 
 /// Draws the four lines and measures them against the requirement.
-pub fn judge(findings: &Findings, evidence: &Evidence<'_>, judgement: &Judgement) -> Verdict {
-    let time = time_line(findings, &evidence.anchors);
-    let integrity = integrity_line(findings, &evidence.anchors);
+pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
+    let time = time_line(findings, &findings.anchored);
+    let integrity = integrity_line(findings, &findings.anchored);
     let signer = signer_line(findings, judgement);
     let transition = transition_line(findings, judgement);
     let missing = missing(findings, judgement, &signer, &time, &transition);
@@ -191,7 +191,9 @@ fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
     };
     let chains: Option<Vec<&Anchored>> = findings.logs.iter().map(covering).collect();
     let split_view = match chains.as_deref() {
-        Some([first, ..]) => format!("excluded by {}", first.chain),
+        Some([first, ..]) if findings.broken.is_empty() => {
+            format!("excluded by {} for the lanes shown", first.chain)
+        }
         _ => "not excluded".into(),
     };
     let state = match findings.broken.as_slice() {
@@ -210,7 +212,7 @@ fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
 
 fn signer_line(findings: &Findings, judgement: &Judgement) -> SignerLine {
     let line = match (findings.owner, judgement.signer) {
-        (None, _) => "none: there is no genesis receipt".to_string(),
+        (None, _) => "none: no owner signed a genesis receipt".to_string(),
         (Some(owner), Some(expected)) if owner == expected => {
             format!("expected {owner}; revocation not checked")
         }
@@ -255,7 +257,9 @@ fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
         None => match cover(&|_| true) {
             (_, None) => "none".to_string(),
             (count, Some(anchor)) => {
-                let reason = if anchor.development {
+                let reason = if anchor.denied {
+                    "which does not hold it"
+                } else if anchor.development {
                     "a development chain proves no date"
                 } else {
                     "unconfirmed: name an RPC with --chain"
@@ -286,7 +290,7 @@ fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine
     let steps = findings.steps;
     let recipe_pinned =
         judgement.recipe.is_some_and(|pinned| pinned != Digest::ZERO && pinned == findings.recipe);
-    let state = match (judgement.mismatches.first(), judgement.replayed) {
+    let state = match (judgement.mismatches.first(), judgement.replayed.min(steps)) {
         (Some(edge), _) => format!("refuted by replay at {}", edge.edge),
         // A recipe that nobody pinned could hand back what was recorded.
         (None, replayed) if replayed > 0 && recipe_pinned => {
@@ -297,7 +301,7 @@ fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine
     };
     let pinned = if recipe_pinned { "recipe pinned" } else { "recipe unpinned" };
     TransitionLine {
-        replayed: judgement.replayed,
+        replayed: judgement.replayed.min(steps),
         steps,
         recipe_pinned,
         mismatches: judgement.mismatches.clone(),
@@ -370,6 +374,19 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         notes.push(format!(
             "the run of {} lane {} is not shown to its end (no close receipt)",
             log.worker, log.lane
+        ));
+    }
+    if findings.dropped_bytes > 0 {
+        notes.push(format!("{} bytes of an unfinished frame were passed over", findings.dropped_bytes));
+    }
+    if findings.skipped > 0 {
+        let (skipped, steps) = (findings.skipped, findings.steps);
+        notes.push(format!("{skipped} of {steps} steps are flagged as skipped and show no gradient"));
+    }
+    if findings.resumed > 0 {
+        let count = findings.resumed;
+        notes.push(format!(
+            "resumed {count} times: that training continued from the state before is not shown"
         ));
     }
     for (what, count) in &findings.missing {

@@ -281,21 +281,26 @@ def crc32c(data: bytes) -> int:
     return value ^ 0xFFFFFFFF
 
 
+def frame_head(payload: bytes) -> bytes:
+    """Length and checksum of a payload, and the checksum of those eight bytes."""
+    head = struct.pack(">II", len(payload), crc32c(payload))
+    return head + struct.pack(">I", crc32c(head))
+
+
 def frames(journal: bytes) -> list[bytes]:
     """The payloads of a whole journal, the header frame first."""
     found, at = [], 0
     while at < len(journal):
-        length, checksum = struct.unpack(">II", journal[at : at + 8])
-        payload = journal[at + 8 : at + 8 + length]
-        assert len(payload) == length
-        assert crc32c(payload) == checksum
+        length = int.from_bytes(journal[at : at + 4])
+        payload = journal[at + 12 : at + 12 + length]
+        assert journal[at : at + 12] == frame_head(payload)
         found.append(payload)
-        at += 8 + length
+        at += 12 + length
     return found
 
 
 def journal(payloads: Sequence[bytes]) -> bytes:
-    return b"".join(struct.pack(">II", len(p), crc32c(p)) + p for p in payloads)
+    return b"".join(frame_head(payload) + payload for payload in payloads)
 
 
 @dataclass(frozen=True)

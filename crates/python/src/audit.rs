@@ -8,13 +8,14 @@ use counterfoil::commit::Content;
 use counterfoil::evidence::{self, Log};
 use counterfoil::ledger::LedgerError;
 use counterfoil::primitives::Address;
+use counterfoil::receipt::Value;
 use counterfoil::receipt::schema::HEADER;
-use counterfoil::verify::{Judgement, headline};
+use counterfoil::verify::{Judgement, Specification, headline};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::commit::{Commitment, Entry, Opening};
-use crate::gateway::{digest, enter, error, from_json};
+use crate::gateway::{enter, error, from_json};
 use crate::ledger::{Receipt, TreeHead};
 
 /// A run folder, read once and not believed.
@@ -22,13 +23,13 @@ use crate::ledger::{Receipt, TreeHead};
 pub(crate) struct Record(CoreRecord);
 
 impl Record {
+    /// The ledger of a worker's lane, the owner's by default.
     fn log(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<&Log> {
-        let is_wanted = |log: &&Log| match worker {
-            Some(worker) => worker.parse() == Ok(log.worker) && log.lane == lane,
-            None => log.lane == lane,
-        };
-        self.0.logs().iter().find(is_wanted).ok_or_else(|| {
-            let message = format!("the run has no ledger of {} lane {lane}", worker.unwrap_or("any worker"));
+        let owner = self.0.logs().iter().find(|log| log.genesis().is_some()).map(|log| log.worker);
+        let wanted = worker.map_or(owner, |worker| worker.parse().ok());
+        let mut logs = self.0.logs().iter();
+        logs.find(|log| Some(log.worker) == wanted && log.lane == lane).ok_or_else(|| {
+            let message = format!("the run has no ledger of {} lane {lane}", worker.unwrap_or("its owner"));
             error(py, "not-found", &message, [None, None, None])
         })
     }
@@ -50,7 +51,10 @@ impl Record {
     /// The contents of `spec.json`.
     #[getter]
     fn spec<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        from_json(py, &String::from_utf8_lossy(self.0.specification()))
+        // Checked first: JSON made to exhaust a parser's stack stops here.
+        let bytes = self.0.specification();
+        enter(py, || Specification::parse(bytes))?;
+        from_json(py, &String::from_utf8_lossy(bytes))
     }
 
     /// The run's id, as genesis states it; none without genesis.
@@ -107,32 +111,20 @@ impl Record {
     fn opened<'py>(&self, py: Python<'py>, receipt: &Receipt) -> PyResult<Bound<'py, PyDict>> {
         let body = receipt.body(py)?;
         let fields = PyDict::new(py);
-        for log in self.0.logs() {
-            for opening in log.openings(&receipt.0.digest) {
-                let Some((field, _)) = body.fields().nth(HEADER.len() + usize::from(opening.index)) else {
-                    continue;
-                };
-                let opened = enter(py, || log.open(opening))?;
-                fields.set_item(field.name, Opened(opened))?;
-            }
+        let Some(log) = self.0.logs().iter().find(|log| log.receipts.contains(&receipt.0)) else {
+            return Ok(fields);
+        };
+        for opening in log.openings(&receipt.0.digest) {
+            let field = body.fields().nth(HEADER.len() + usize::from(opening.index));
+            let Some((field, Value::Digest(digest))) = field else { continue };
+            fields.set_item(field.name, Opened(enter(py, || log.open(opening, digest))?))?;
         }
         Ok(fields)
     }
 
-    /// The bytes of a stored object, checked against their root; none when it is missing.
-    fn object<'py>(&self, py: Python<'py>, root: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let root = digest(py, "root", root)?;
-        let bytes = enter(py, || {
-            let bytes = self.0.folder().object(&root)?;
-            let actual = bytes.as_ref().map(|bytes| counterfoil::commit::bytes_root(bytes));
-            match actual {
-                Some(actual) if actual != root => Err(LedgerError::Damaged {
-                    place: format!("object {root}"),
-                    detail: format!("its bytes have the root {actual}"),
-                }),
-                _ => Ok(bytes),
-            }
-        })?;
+    /// The stored bytes of a tensor, checked against its root; none when they are missing.
+    fn object<'py>(&self, py: Python<'py>, tensor: &Entry) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let bytes = enter(py, || self.0.folder().object(&tensor.0))?;
         Ok(bytes.map(|bytes| PyBytes::new(py, &bytes)))
     }
 
@@ -155,7 +147,7 @@ impl Record {
                 let index = self.0.anchors().iter().position(|(_, known)| known == record);
                 match index.and_then(|index| answers.get(index).cloned().flatten()) {
                     Some((chain, confirmed, development, block_time)) => {
-                        Confirmed { chain, confirmed, development, block_time }
+                        Confirmed { chain, confirmed, denied: !confirmed, development, block_time }
                     }
                     None => unconfirmed(record),
                 }

@@ -252,7 +252,14 @@ impl Ledger {
         let mut words = Vec::with_capacity(values.len());
         for (name, value) in values {
             let value = match value.cast::<PyInt>() {
-                Ok(number) => Value::Unsigned(number.extract()?),
+                Ok(number) => Value::Unsigned(number.extract().map_err(|_| {
+                    error(
+                        py,
+                        "invalid-input",
+                        &format!("{name} must fit 64 bits unsigned, found {number}"),
+                        [None, None, None],
+                    )
+                })?),
                 Err(_) => Value::Digest(digest(py, "a digest field", value.extract()?)?),
             };
             words.push((name.extract::<String>()?, value));

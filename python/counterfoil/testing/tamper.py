@@ -23,14 +23,19 @@ def read_frames(path: Path) -> list[bytes]:
     data, frames = path.read_bytes(), []
     while data:
         (length,) = struct.unpack(">I", data[:4])
-        frames.append(data[8 : 8 + length])
-        data = data[8 + length :]
+        frames.append(data[12 : 12 + length])
+        data = data[12 + length :]
     return frames
 
 
 def write_frames(path: Path, frames: list[bytes]) -> None:
     """Writes a journal with these payloads."""
-    path.write_bytes(b"".join(struct.pack(">II", len(frame), _crc32c(frame)) + frame for frame in frames))
+    path.write_bytes(b"".join(_head(frame) + frame for frame in frames))
+
+
+def _head(frame: bytes) -> bytes:
+    head = struct.pack(">II", len(frame), _crc32c(frame))
+    return head + struct.pack(">I", _crc32c(head))
 
 
 def _crc32c(data: bytes) -> int:

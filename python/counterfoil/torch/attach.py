@@ -121,8 +121,9 @@ class Recorder:
         self._batches: list[collect.State] = []
         self._fed, self._replayable = False, True
         self._metrics: collect.State = {}
-        self._checkpointed = {r.fields["step"] for r in run.receipts() if r.kind == "checkpoint"}
+        self._checkpointed = -1
         self._randomness = collect.randomness()
+        self._versions = self._collect.versions()
         self._checkpoint(run.step)
         self._hooks = Hooks(optimizer, self._take, operator.eq, self._done)
         _active[id(run)] = self
@@ -191,6 +192,7 @@ class Recorder:
         lost = self.run.replayable and not (kept and "randomness" in fields)
         self.run.record_step(step, fields, flags=SKIPPED * skipped + NOT_REPLAYABLE * lost)
         self._batches, self._metrics, self._randomness = [], {}, collect.randomness()
+        self._versions = self._collect.versions()
         if self._due("checkpoint", step):
             self._checkpoint(step)
 
@@ -205,8 +207,6 @@ class Recorder:
         return commit_tensors(whole, keep=keep), keep
 
     def _checkpoint(self, step: int) -> None:
-        if step in self._checkpointed:
-            return
         fields = {
             name: self.run.store(getattr(self._collect, name)())
             for name in ("parameters", "optimizer", "buffers")
@@ -215,11 +215,13 @@ class Recorder:
         fields["environment"] = commit_tensors(self._collect.environment(), keep=True)
         fields["randomness"] = commit_tensors(collect.randomness(), keep=self.run.replayable)
         self.run.record_checkpoint(step, fields)
-        self._checkpointed.add(step)
+        self._checkpointed = step
 
     def _close(self, reason: int) -> None:
         self._hooks.remove()
         _active.pop(id(self.run), None)
         interrupted = self._hooks.stepping or (reason != 0 and self.pending)
-        if not interrupted:
+        # Weights that were loaded or averaged after the last step are not that step's state.
+        changed = self._versions != self._collect.versions()
+        if not (interrupted or changed or self._checkpointed == self.run.step):
             self._checkpoint(self.run.step)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from counterfoil import Alias
-from counterfoil.errors import InvalidInput, UnsupportedDtype
+from counterfoil.errors import InvalidInput
 
 State = dict[str, Any]
 """Names to tensors, numbers, strings, `Alias` or None (absent)."""
@@ -44,26 +44,18 @@ VARIABLES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONED
 
 
 def readable(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor as plain strided CPU memory, not copied unless its view is lazy.
+    """The tensor as a plain one that shares its memory; committing to it checks the rest.
 
     Raises:
-        UnsupportedDtype: The dtype has no canonical encoding.
-        InvalidInput: A CUDA, sparse, sharded, lazy or otherwise special tensor; `.where` is its name.
+        InvalidInput: A sharded, lazy or otherwise special tensor; `.where` is its name.
     """
     if torch.nn.parameter.is_lazy(tensor):
         raise InvalidInput(f"{name} has no shape yet: run one forward pass before attach", where=name)
     plain = tensor.detach()
     if type(plain) is not torch.Tensor:
-        raise InvalidInput(
-            f"{name} is a {type(plain).__name__}, which has no canonical bytes here", where=name
-        )
-    if plain.layout != torch.strided:
-        raise InvalidInput(f"{name} is sparse ({plain.layout}): sparse tensors are not recorded", where=name)
-    if plain.device.type != "cpu":
-        raise InvalidInput(f"{name} lies on {plain.device}: only CPU tensors are recorded", where=name)
-    if plain.dtype not in DTYPES.values():
-        raise UnsupportedDtype(f"{name} has dtype {plain.dtype}, which has no canonical bytes", where=name)
-    return plain.resolve_conj().resolve_neg()
+        kind = type(plain).__name__
+        raise InvalidInput(f"{name} is a {kind}, which has no canonical bytes", where=name)
+    return plain
 
 
 def leaf(name: str, value: Any) -> Any:
@@ -167,6 +159,11 @@ class Collector:
         """Every parameter of the model."""
         return self._each(lambda parameter: parameter)
 
+    def versions(self) -> list[tuple[int, int]]:
+        """Changes whenever a parameter or buffer was replaced or written in place."""
+        held = [*_named(self.model, "_parameters"), *_named(self.model, "_buffers")]
+        return [(id(tensor), tensor._version) for _, tensor in held]
+
     def gradients(self) -> State:
         """`.grad` of every parameter of the model; None is absent."""
         return self._each(lambda parameter: parameter.grad)
@@ -223,7 +220,7 @@ class Collector:
             "matmul_precision": torch.get_float32_matmul_precision(),
             "numpy": np.__version__,
             "python": sys.version.split()[0],
-            "platform": platform.platform(),
+            "platform": f"{platform.system()} {platform.machine()}",
         }
 
     def restore(self, parameters: State, optimizer: State, buffers: State) -> None:
@@ -257,10 +254,8 @@ class Collector:
 
 
 def _fill(name: str, target: torch.Tensor, value: Any) -> None:
-    if not isinstance(value, torch.Tensor) or (value.shape, value.dtype) != (
-        target.shape,
-        target.dtype,
-    ):
+    fits = isinstance(value, torch.Tensor) and value.shape == target.shape
+    if not fits or value.dtype != target.dtype:
         raise InvalidInput(f"the recorded {name} does not fit the recipe's model", where=name)
     target.copy_(value)
 
@@ -308,26 +303,19 @@ def randomness() -> State:
         "python/state": np.array(internal, np.uint32),
         "python/gauss": gauss,
     }
-    if torch.cuda.is_initialized():
-        state.update(
-            {f"cuda/{index}": torch.cuda.get_rng_state(index) for index in range(torch.cuda.device_count())}
-        )
-    return state
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    return state | {f"cuda/{index}": torch.cuda.get_rng_state(index) for index in devices}
 
 
 def restore_randomness(state: Mapping[str, Any]) -> None:
     """Puts the generators of torch, numpy and Python into a state that `randomness` read."""
     torch.set_rng_state(state["torch"])
-    key = np.asarray(state["numpy/key"])
-    words = (
-        int(state["numpy/position"]),
-        int(state["numpy/has_gauss"]),
-        float(state["numpy/gauss"]),
-    )
-    np.random.set_state(("MT19937", key, *words))
+    position, has_gauss = int(state["numpy/position"]), int(state["numpy/has_gauss"])
+    key = state["numpy/key"].numpy()
+    np.random.set_state(("MT19937", key, position, has_gauss, float(state["numpy/gauss"])))
     gauss = state["python/gauss"]
-    internal = tuple(int(word) for word in np.asarray(state["python/state"]).tolist())
-    random.setstate((int(state["python/version"]), internal, None if gauss is None else float(gauss)))
+    words = tuple(state["python/state"].tolist())
+    random.setstate((int(state["python/version"]), words, None if gauss is None else float(gauss)))
 
 
 def metric(name: str, value: Any) -> bool | int | float:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
 STATE = ("parameters", "optimizer", "buffers")
 ROOM = 64 << 20
+START = 120.0
+"""Bytes a child may answer beyond its state, and seconds in which it has to stand."""
 
 
 class NotReplayable(Exception):
@@ -82,14 +84,14 @@ def replay(
     Source:
         docs/format.md, section 4.
     """
+    record = Record(path)
 
     def verify(report: ReplayReport | None) -> Verdict:
         return counterfoil.verify(
-            path, signer=signer, recipe=recipe, require=require, chain=chain, replay=report
+            record, signer=signer, recipe=recipe, require=require, chain=chain, replay=report
         )
 
     verify(None)
-    record = Record(path)
     _check_recipe(record, recipe, run_untrusted)
     return verify(re_execute(record, steps, timeout))
 
@@ -168,9 +170,17 @@ class Execution:
         self.steps: dict[int, Receipt] = {r.fields["step"]: r for r in receipts if r.kind == "step"}
         self.notes: list[str] = []
         self.at: int | None = None
-        self._checkpoints: dict[int, Receipt] = {
-            r.fields["step"]: r for r in receipts if r.kind == "checkpoint"
-        }
+        self._checkpoints: dict[int, Receipt] = {}
+        self._restarts: set[int] = set()
+        resumed = False
+        for receipt in receipts:
+            if receipt.kind in ("step", "resume"):
+                resumed = receipt.kind == "resume"
+            elif receipt.kind == "checkpoint":
+                # After a resume a checkpoint says where training goes on, not where a step ended.
+                self._checkpoints[receipt.fields["step"]] = receipt
+                if resumed:
+                    self._restarts.add(receipt.fields["step"])
         self._record, self._timeout = record, timeout
         self._environment: State = {}
         self._same_machine = True
@@ -200,8 +210,10 @@ class Execution:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.communicate()
-        self._errors.close()
+        for pipe in (self._child.stdin, self._child.stdout, self._errors):
+            if pipe is not None:
+                pipe.close()  # not read to its end: a process left behind may hold the other one
+        self._child.wait()
         self._folder.cleanup()
 
     def reach(self, step: int) -> None:
@@ -217,7 +229,8 @@ class Execution:
         if not self._greeted:
             self._greet()
         states: dict[str, State] = {}
-        if self.at is None or not start <= self.at < step:
+        first = start + (start in self._restarts)
+        if self.at is None or not first <= self.at < step:
             states, self.at = self._restored(self._checkpoints[start]), start
         for number in range(self.at + 1, step + 1):
             receipt = self.steps[number]
@@ -229,17 +242,17 @@ class Execution:
                 for field in ("batch", "randomness")
             }
             header = self._environment | {"step": number, "spec": self._record.spec}
-            _, computed = self._exchange(wire.encode(header, states | inputs))
+            _, computed = self._exchange(wire.encode(header, states | inputs), self._timeout)
             states, self.at = {}, number
             self._compare(receipt, opened, computed)
-            if number in self._checkpoints:
+            if number in self._checkpoints and number not in self._restarts:
                 checkpoint = self._checkpoints[number]
                 self._compare(checkpoint, self._record.opened(checkpoint), computed)
 
     def _greet(self) -> None:
         """Waits until the child stands, and notes what it could not be cut off from."""
         self._greeted = True
-        cut, _ = self._exchange(None)
+        cut, _ = self._exchange(None, START)
         for kept, what in (
             (cut.get("network"), "the network"),
             (cut.get("files") and self._hidden, "the run folder"),
@@ -275,20 +288,20 @@ class Execution:
         if entry.kind != "dense":
             return None
         try:
-            content = self._record.object(entry.root)
+            content = self._record.object(entry)
         except CounterfoilError:
             content = None
         if content is None:
             raise NotReplayable(f"{entry.name} of {where} is missing or is not what was signed")
         return wire.from_bytes(entry.dtype, entry.shape, content)
 
-    def _exchange(self, message: bytes | None) -> tuple[dict[str, Any], dict[str, State]]:
+    def _exchange(self, message: bytes | None, seconds: float) -> tuple[dict[str, Any], dict[str, State]]:
         try:
             if message is not None:
-                self._pipe.send(message, self._timeout)
-            return self._pipe.receive(self._limit, self._timeout)
+                self._pipe.send(message, seconds)
+            return self._pipe.receive(self._limit, seconds)
         except TimeoutError:
-            reason = f"the recipe gave no answer within {self._timeout:g} s"
+            reason = f"the recipe gave no answer within {seconds:g} s"
         except (EOFError, OSError):
             self._errors.seek(0)
             lines = self._errors.read(1 << 16).decode(errors="replace").strip().splitlines()

@@ -5,41 +5,26 @@ child runs the prover's code, so its messages are hostile: every length is compa
 before it is believed, and reading and writing end at a deadline.
 """
 
+import itertools
 import json
 import math
 import os
+import re
 import select
 import struct
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from counterfoil import Alias
+from counterfoil.commit import describe
 from counterfoil.errors import InvalidInput
 from counterfoil.torch.collect import DTYPES, State
 
 HEADER_LIMIT = 16 << 20
-TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
-
-
-def as_tensor(value: Any) -> torch.Tensor:
-    """A value of a state as the tensor with the same canonical bytes (format.md, section 2)."""
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, str):
-        return torch.tensor(list(value.encode()), dtype=torch.uint8)
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
-    kinds = {bool: torch.bool, int: torch.int64, float: torch.float64}
-    return torch.tensor(value, dtype=kinds[type(value)])
-
-
-def to_bytes(tensor: torch.Tensor) -> bytes:
-    """The canonical bytes of a CPU tensor, on a little-endian machine."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+DEPTH_LIMIT = 64
 
 
 def from_bytes(tag: str, shape: list[int] | tuple[int, ...], data: bytes) -> torch.Tensor:
@@ -55,12 +40,9 @@ def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> bytes:
     for field, state in states.items():
         listing[field] = []
         for name, value in state.items():
-            if value is None or isinstance(value, Alias):
-                listing[field].append([name, None, value and value.target])
-                continue
-            tensor = as_tensor(value)
-            listing[field].append([name, TAGS[tensor.dtype], list(tensor.shape)])
-            parts.append(to_bytes(tensor))
+            _, tag, shape, flat, target = describe(name, value)
+            listing[field].append([name, None, target] if flat is None else [name, tag, shape])
+            parts.append(b"" if flat is None else flat.tobytes())
     head = json.dumps({"header": dict(header), "states": listing}).encode()
     return struct.pack(">I", len(head)) + head + b"".join(parts)
 
@@ -102,7 +84,7 @@ class Pipe:
         if length > HEADER_LIMIT:
             raise InvalidInput(f"a header of {length} bytes is larger than {HEADER_LIMIT}", where="header")
         try:
-            head = json.loads(self._exactly(length, end))
+            head = json.loads(_flat_enough(self._exactly(length, end)))
             header, listing = dict(head["header"]), _checked(head["states"], limit)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidInput(
@@ -127,6 +109,15 @@ class Pipe:
                 raise EOFError("the other side is gone")
             parts += part
         return bytes(parts)
+
+
+def _flat_enough(head: bytes) -> bytes:
+    """Refuses nesting that would exhaust the stack of a JSON parser before it is noticed."""
+    brackets = re.sub(rb"[^][{}]", b"", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", head))
+    depth = itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets)
+    if max(depth, default=0) > DEPTH_LIMIT:
+        raise ValueError("nested too deeply")
+    return head
 
 
 def _checked(listing: Any, limit: int) -> dict[str, list[tuple[str, str | None, Any, int]]]:

@@ -340,7 +340,7 @@ def test_what_cannot_be_recorded_is_refused_by_name(tmp_path):
     with counterfoil.Run.create(tmp_path / "run") as run:
         run.attach(embedding, optimizer)
         embedding(torch.tensor([1])).sum().backward()
-        with pytest.raises(InvalidInput, match="weight is sparse"):
+        with pytest.raises(InvalidInput, match=r"weight is a torch\.sparse_coo"):
             optimizer.step()
     with (
         counterfoil.Run.create(tmp_path / "dtype") as run,
@@ -505,7 +505,7 @@ def test_resuming_a_run_continues_the_step_numbers(tmp_path):
         plain(model, optimizer)
     receipts = counterfoil.Record(again.path).receipts()
     assert [r.fields["step"] for r in receipts if r.kind == "step"] == [1, 2]
-    assert [r.fields["step"] for r in receipts if r.kind == "checkpoint"] == [0, 1, 2]
+    assert [r.fields["step"] for r in receipts if r.kind == "checkpoint"] == [0, 1, 1, 2]
     assert counterfoil.verify(again.path).status == "verified"
 
 

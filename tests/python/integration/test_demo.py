@@ -50,11 +50,9 @@ def test_the_liars_evidence_holds_until_its_steps_are_executed(told):
     _, folder, _ = told
     signer = counterfoil.Key.device().address
     assert counterfoil.verify(folder / "liar", signer=signer).status == "verified"
-    rates = {
-        values["0/lr"]
-        for receipt in (record := counterfoil.Record(folder / "liar")).receipts()
-        if receipt.kind == "step" and (values := record.opened(receipt)["hyperparameters"].scalars())
-    }
+    record = counterfoil.Record(folder / "liar")
+    opened = [record.opened(receipt) for receipt in record.receipts() if receipt.kind == "step"]
+    rates = {fields["hyperparameters"].scalars()["0/lr"] for fields in opened}
     assert rates == {demo.SPECS[demo.mlp]["learning_rate"]}
 
 

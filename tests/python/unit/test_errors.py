@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -162,8 +163,10 @@ def test_a_corrupt_journal_is_named_with_its_place(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40, 200])
-def test_a_torn_tail_is_reported_and_repaired_only_by_a_writer(copy: Path, cut: int) -> None:
+def test_a_torn_tail_is_reported_and_repaired_only_by_a_writer(copy: Path, home: Path, cut: int) -> None:
     """A crash leaves half a frame: readers look past it, the next writer truncates it."""
+    for noted in (home / "released").iterdir():
+        noted.unlink()  # what a crash cuts off had not left the device
     path = samples.journal(copy)
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
@@ -180,6 +183,19 @@ def test_a_torn_tail_is_reported_and_repaired_only_by_a_writer(copy: Path, cut: 
     assert len(resumed) == 1
     assert resumed[0].fields["droppedBytes"] > 0
     assert counterfoil.verify(copy).integrity.startswith("intact")
+
+
+def test_an_older_copy_of_a_run_is_not_continued(tmp_path: Path) -> None:
+    """Receipts that left the device must not be signed again with other contents."""
+    run = Run.create(tmp_path / "run")
+    samples.LeastSquares().record(run, 1, 3)
+    run.flush()
+    shutil.copytree(tmp_path / "run", tmp_path / "older")
+    run.close()
+    with pytest.raises(errors.CorruptJournal) as caught:
+        Run.open(tmp_path / "older")
+    assert int(caught.value.expected or 0) > int(caught.value.actual or 0)
+    Run.open(tmp_path / "run").close()
 
 
 def test_a_run_continues_where_it_stopped(tmp_path: Path) -> None:
