@@ -11,6 +11,7 @@ use crate::primitives::Digest;
 
 const SLAB: usize = CHUNK << 10;
 /// Below this many bytes the pool costs more than it saves.
+#[cfg(feature = "io")]
 const PARALLEL_FROM: usize = 256 << 10;
 const READ_SLABS: usize = 16;
 
@@ -28,8 +29,7 @@ pub fn bytes_root(data: &[u8]) -> Digest {
 /// The root of each of these runs of bytes.
 pub fn roots(tensors: &[&[u8]]) -> Vec<Digest> {
     let slabs: Vec<&[u8]> = tensors.iter().flat_map(|tensor| tensor.chunks(SLAB)).collect();
-    let total: usize = slabs.iter().map(|slab| slab.len()).sum();
-    let mut done = slab_roots(&slabs, total).into_iter();
+    let mut done = slab_roots(&slabs).into_iter();
     let joined = tensors.iter().map(|tensor| {
         let own = done.by_ref().take(tensor.len().div_ceil(SLAB)).collect();
         root_of(&Sha2, own)
@@ -37,9 +37,9 @@ pub fn roots(tensors: &[&[u8]]) -> Vec<Digest> {
     joined.collect()
 }
 
-fn slab_roots(slabs: &[&[u8]], total: usize) -> Vec<Digest> {
+fn slab_roots(slabs: &[&[u8]]) -> Vec<Digest> {
     #[cfg(feature = "io")]
-    if total >= PARALLEL_FROM
+    if slabs.iter().map(|slab| slab.len()).sum::<usize>() >= PARALLEL_FROM
         && let Some(pool) = pool::current()
     {
         use rayon::prelude::*;
@@ -65,7 +65,7 @@ pub fn reader_root(mut reader: impl Read) -> std::io::Result<(Digest, u64)> {
             }
         }
         let slabs: Vec<&[u8]> = buffer[..filled].chunks(SLAB).collect();
-        joined.extend(slab_roots(&slabs, filled));
+        joined.extend(slab_roots(&slabs));
         size += filled as u64;
         if filled < buffer.len() {
             return Ok((root_of(&Sha2, joined), size));

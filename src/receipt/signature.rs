@@ -82,6 +82,7 @@ impl LocalSigner {
         Ok(LocalSigner { key, address })
     }
 
+    #[cfg(feature = "io")]
     /// The private key's bytes, for the key file alone.
     pub(crate) fn to_bytes(&self) -> [u8; 32] {
         self.key.to_bytes().into()
