@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::primitives::{Digest, Report};
-use crate::receipt::{LaneSecret, LocalSigner, SignError, Signer};
+use crate::receipt::{LaneSecret, LocalSigner, SignError};
 
 /// Why there is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -273,9 +273,4 @@ fn read_secret(path: &Path) -> Result<[u8; 32], KeyError> {
     file.take(256).read_to_string(&mut text).map_err(|error| storage(path, &error))?;
     let invalid = |_| KeyError::Invalid { place: path.display().to_string() };
     alloy_primitives::hex::decode_to_array(text.trim()).map_err(invalid)
-}
-
-/// The address a key signs for, without the key.
-pub fn address_of(signer: &LocalSigner) -> String {
-    signer.address().to_checksum(None)
 }
