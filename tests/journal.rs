@@ -45,7 +45,7 @@ fn a_changed_byte_is_corruption_and_is_never_truncated_away() {
     let folder = tempfile::tempdir().unwrap();
     let path = written(folder.path());
     let bytes = std::fs::read(&path).unwrap();
-    let last_frame = bytes.len() - (8 + payloads().last().unwrap().len());
+    let last_frame = bytes.len() - (12 + payloads().last().unwrap().len());
     for position in 0..last_frame {
         let mut damaged = bytes.clone();
         damaged[position] ^= 0x40;

@@ -63,11 +63,13 @@ class ReplayReport:
         steps: Steps whose every committed field was reproduced bit for bit.
         refuted: Fields that came out otherwise.
         notes: Remarks: steps that could not be replayed and why, how the child was confined.
+        undecided: Findings that neither refute the run nor let it count as verified.
     """
 
     steps: tuple[int, ...]
     refuted: tuple[Mismatch, ...] = ()
     notes: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
 
 class Verdict:
@@ -179,6 +181,7 @@ def verify(
         "replayed": len(set(replay.steps)) if replay else 0,
         "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
         "notes": list(replay.notes) if replay else [],
+        "undecided": list(replay.undecided) if replay else [],
     }
     confirmed = None if chain is None else [chain.confirm(anchor) for anchor in record.anchors]
     if chain is not None and record.run is not None:

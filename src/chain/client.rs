@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::contract::abi::IRunLedger;
 use super::contract::{artifact, explain_revert, stored_value};
+use super::error::{MOST_GAS, MOST_WEI};
 use super::transaction::Transaction;
 use super::{ChainError, DEVELOPMENT_CHAIN, Node, Registration};
 use crate::evidence::{AnchorRecord, TreeHead};
@@ -263,6 +264,10 @@ impl Client {
         let tip = call::<U128>(node, "eth_maxPriorityFeePerGas", json!([]))?.to::<u128>().max(LEAST_TIP);
         let block: Block = call(node, "eth_getBlockByNumber", json!(["latest", false]))?;
         let fee_cap = block.base_fee_per_gas.to::<u128>().saturating_mul(2).saturating_add(tip);
+        let cost = fee_cap.saturating_mul(gas_limit.into());
+        if gas_limit > MOST_GAS || cost > MOST_WEI {
+            return Err(ChainError::TooExpensive { gas: gas_limit, fee_cap, cost });
+        }
         self.fund_on_development_chain(from, U256::from(fee_cap) * U256::from(gas_limit))?;
         let nonce: U64 = call(node, "eth_getTransactionCount", json!([from, "latest"]))?;
         let transaction = Transaction {

@@ -18,6 +18,11 @@ pub struct RpcError {
     pub data: Option<Value>,
 }
 
+/// Most gas of one call of the run ledger; a first anchor takes under 80,000.
+pub(super) const MOST_GAS: u64 = 500_000;
+/// Most that one call may cost, wei.
+pub(super) const MOST_WEI: u128 = 10_000_000_000_000_000;
+
 /// Why a call to a chain failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the line above each variant names its fields")]
@@ -50,6 +55,12 @@ pub enum ChainError {
         "no key was chosen to pay on chain {chain}: {address} only signs receipts unless it is passed as key"
     )]
     DeviceKeyRefused { address: Address, chain: u64 },
+    /// The node asks for more than an anchor can cost.
+    #[error(
+        "the node asks for {gas} gas at up to {fee_cap} wei each, {cost} wei in all; at most {MOST_GAS} gas and \
+         {MOST_WEI} wei are paid for a call"
+    )]
+    TooExpensive { gas: u64, fee_cap: u128, cost: u128 },
     /// The chain holds a larger head of this log, so this one can no longer be anchored.
     #[error(
         "the chain holds a head of {actual} receipts, this one has {expected}: continue the newer record"

@@ -1,6 +1,6 @@
 //! The walk over one log: signatures, links, order, due fields, tree heads and anchors.
 
-use super::openings::check_openings;
+use super::openings::{STATE, check_openings};
 use super::policy::{self, Cadences, Policies};
 use super::specification::{Genesis, Specification};
 use super::{Evidence, Findings, LogFindings};
@@ -25,8 +25,6 @@ struct Walk<'a> {
     closed: bool,
 }
 
-/// Fields of a step and of a checkpoint that describe one state.
-const STATE: [&str; 3] = ["parameters", "optimizer", "buffers"];
 type States = Vec<(&'static str, Commitment)>;
 
 /// Checks one log; `findings` takes what does not hold.

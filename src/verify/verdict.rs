@@ -130,6 +130,8 @@ pub struct Judgement {
     pub mismatches: Vec<Edge>,
     /// Remarks of the replay.
     pub notes: Vec<String>,
+    /// What the replay found that neither refutes the run nor lets it count as verified.
+    pub undecided: Vec<String>,
     /// What the chain that the verifier chose knows of this run's ledgers.
     pub heads: Vec<HeadOnChain>,
 }
@@ -145,7 +147,8 @@ pub struct HeadOnChain {
     pub size: u64,
 }
 
-const NOT_SHOWN: [&str; 4] = [
+const NOT_SHOWN: [&str; 5] = [
+    "that training began from the state that its recipe makes, or from an honest one",
     "that the data is what its name says, or was lawfully obtained",
     "that this was the only run",
     "that steps nobody replayed are honest",
@@ -158,12 +161,13 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     let integrity = integrity_line(findings, &findings.anchored);
     let signer = signer_line(findings, judgement);
     let transition = transition_line(findings, judgement);
-    let missing = missing(findings, judgement, &signer, &time, &transition);
+    let mut missing = missing(findings, judgement, &signer, &time, &transition);
+    missing.extend(judgement.undecided.iter().chain(&findings.undecided).cloned());
     let is_refuted = !integrity.intact
         || !judgement.mismatches.is_empty()
         || judgement.signer.is_some_and(|expected| findings.owner.is_some_and(|owner| owner != expected))
         || judgement.recipe.is_some_and(|expected| expected != findings.recipe);
-    let status = match (is_refuted, missing.is_empty() && findings.undecided.is_empty()) {
+    let status = match (is_refuted, missing.is_empty()) {
         (true, _) => Status::Refuted,
         (false, true) => Status::Verified,
         (false, false) => Status::Undecided,
@@ -171,7 +175,7 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     Verdict {
         status,
         requirement: judgement.name.clone(),
-        missing: missing.into_iter().chain(findings.undecided.iter().cloned()).collect(),
+        missing,
         integrity,
         signer,
         time,

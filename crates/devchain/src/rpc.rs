@@ -19,7 +19,7 @@ pub(crate) const INTERNAL: i64 = -32603;
 /// The node understood and will not.
 pub(crate) const REJECTED: i64 = -32000;
 const REVERTED: i64 = 3;
-const LARGEST_BATCH: usize = 1000;
+const LARGEST_BATCH: usize = 20;
 
 pub(crate) fn error(code: i64, message: String) -> RpcError {
     RpcError { code, message, data: None }

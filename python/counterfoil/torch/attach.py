@@ -155,7 +155,9 @@ class Recorder:
         if not self._batches:
             self._randomness, self._replayable = collect.randomness(), True
         leaves = dict(collect.flatten(batch))
-        self._replayable &= replayable and all(isinstance(value, torch.Tensor) for value in leaves.values())
+        # Kernels choose by memory layout and give other bits; a receipt knows no strides.
+        plain = all(isinstance(value, torch.Tensor) and value.is_contiguous() for value in leaves.values())
+        self._replayable &= replayable and plain
         self._batches.append({name: _copy(value) for name, value in leaves.items()})
         self._fed = True
 

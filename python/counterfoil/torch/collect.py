@@ -159,10 +159,16 @@ class Collector:
         """Every parameter of the model."""
         return self._each(lambda parameter: parameter)
 
-    def versions(self) -> list[tuple[int, int]]:
-        """Changes whenever a parameter or buffer was replaced or written in place."""
-        held = [*_named(self.model, "_parameters"), *_named(self.model, "_buffers")]
-        return [(id(tensor), tensor._version) for _, tensor in held]
+    def versions(self) -> list[Any]:
+        """Changes when a parameter or buffer was replaced or written in place.
+
+        Writes through `.data` leave no trace in a tensor's version. Who swaps weights swaps all of
+        them, so the first elements of a few tensors tell.
+        """
+        held = [tensor for kind in ("_parameters", "_buffers") for _, tensor in _named(self.model, kind)]
+        seen: list[Any] = [(id(tensor), tensor._version) for tensor in held]
+        dense = [tensor.detach() for tensor in held if tensor.layout == torch.strided and tensor.numel()]
+        return seen + [tensor.reshape(-1)[:16].view(torch.uint8).tolist() for tensor in dense[:8]]
 
     def gradients(self) -> State:
         """`.grad` of every parameter of the model; None is absent."""

@@ -2,8 +2,9 @@
 
 Before anything else is imported the child cuts itself off, as far as the kernel allows without
 privileges: namespaces take the network away, Landlock every file but the interpreter's, the
-libraries' and its own folder. So a recipe cannot look up the recorded answer. Only the standard
-library is used here, since a process with threads cannot change its namespaces.
+libraries' and its own folder. So a recipe cannot look up the recorded answer. It is no jail: Unix
+sockets and file modes are not covered (docs/threat-model.md). Only the standard library is used
+here, since a process with threads cannot change its namespaces.
 """
 
 import contextlib

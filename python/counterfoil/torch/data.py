@@ -45,7 +45,9 @@ def batches(run: Run, loader: Iterable[Batch]) -> Batches[Batch]:
     Args:
         run: An open run with a recorder attached by the time the first batch is drawn.
         loader: Any iterable of tensors, or of nested tuples, lists and mappings of them. Several
-            batches consumed before one step are recorded together, as a tuple of batches.
+            batches consumed before one step are recorded together, as a tuple of batches, also
+            one that the loop passed over. A step can be replayed when its batch consists of
+            contiguous tensors; lists and named tuples come back to a recipe as tuples.
 
     Returns:
         An iterable with the loader's length, for `for x, y in run.batches(loader)`.

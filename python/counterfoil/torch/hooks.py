@@ -3,7 +3,7 @@
 After the step: only there are clipping, unscaling and reduction done under every trainer. One
 class of optimisers overwrites `.grad` while stepping; their gradient is read in the last pre-step
 hook. Of torch's own only `SGD(momentum, nesterov=True, foreach=True)` does so (tested over all
-of torch.optim); an optimiser from elsewhere is read at both places until that has been seen.
+of torch.optim); an optimiser from elsewhere is read at both places at every step until it does.
 """
 
 import sys
@@ -107,7 +107,8 @@ class Hooks(Generic[Taken]):
         if taken is None or (self._probing and not self._overwrites):
             late = self._take()
             if taken is not None and getattr(optimizer, "grad_scale", None) is None:
-                self._overwrites, self._probing = not self._same(taken, late), False
+                self._overwrites = not self._same(taken, late)
+                self._probing = not self._overwrites
             taken = taken if self._overwrites and taken is not None else late
         found = getattr(optimizer, "found_inf", None)
         self._done(taken, found is not None and bool(found))

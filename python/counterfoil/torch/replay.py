@@ -31,11 +31,12 @@ from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.collect import VARIABLES, State, local_environment
 
 if TYPE_CHECKING:
-    from counterfoil import Chain, Entry, Opened, Receipt, Verdict
+    from counterfoil import Chain, Commitment, Entry, Opened, Receipt, Verdict
 
 COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
 STATE = ("parameters", "optimizer", "buffers")
 ROOM = 64 << 20
+LIVES = 4
 START = 120.0
 """Bytes a child may answer beyond its state, and seconds in which it has to stand."""
 
@@ -50,6 +51,10 @@ class NotReplayable(Exception):
 
 class Differs(Exception):
     """What was computed is not what was recorded; the first argument is the mismatch."""
+
+    def __init__(self, mismatch: Mismatch, *, excused: bool) -> None:
+        super().__init__(mismatch)
+        self.mismatch, self.excused = mismatch, excused
 
 
 def replay(
@@ -141,25 +146,35 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
     chosen = choose(steps, len(execution.steps))
     replayed: list[int] = []
     notes: list[str] = []
-    refuted: tuple[Mismatch, ...] = ()
+    differing: list[Mismatch] = []
+    refuted: list[Mismatch] = []
     with execution:
         for step in chosen:
             try:
                 execution.reach(step)
                 replayed.append(step)
             except NotReplayable as reason:
-                execution.at = None
                 notes.append(f"step {step} not replayed: {reason}")
+                execution.at = None
                 if reason.fatal:
-                    notes += [
-                        f"step {left} not replayed: the child had ended" for left in chosen if left > step
-                    ]
-                    break
-            except Differs as difference:
-                refuted = (difference.args[0],)
+                    execution.begin_anew()
+            except Differs as found:
+                (differing if found.excused else refuted).append(found.mismatch)
+                execution.at = None
+            if refuted or (differing and replayed):
                 break
-    notes += execution.notes
-    return ReplayReport(steps=tuple(replayed), refuted=refuted, notes=tuple(notes))
+    if differing and replayed and not refuted:
+        # Bits that came out equal show that this machine computes what the recording one did.
+        refuted = differing[:1]
+    undecided = [
+        f"step {wrong.step} differs in {wrong.field}, on another kind of machine" for wrong in differing
+    ]
+    return ReplayReport(
+        steps=tuple(replayed),
+        refuted=tuple(refuted),
+        notes=tuple(notes + execution.notes),
+        undecided=tuple(execution.undecided + ([] if refuted else undecided)),
+    )
 
 
 class Execution:
@@ -169,8 +184,10 @@ class Execution:
         receipts = record.receipts()
         self.steps: dict[int, Receipt] = {r.fields["step"]: r for r in receipts if r.kind == "step"}
         self.notes: list[str] = []
+        self.undecided: list[str] = []
         self.at: int | None = None
-        self._checkpoints: dict[int, Receipt] = {}
+        self._starts: dict[int, Receipt] = {}
+        self._ends: dict[int, list[Receipt]] = {}
         self._restarts: set[int] = set()
         resumed = False
         for receipt in receipts:
@@ -178,14 +195,18 @@ class Execution:
                 resumed = receipt.kind == "resume"
             elif receipt.kind == "checkpoint":
                 # After a resume a checkpoint says where training goes on, not where a step ended.
-                self._checkpoints[receipt.fields["step"]] = receipt
+                step = receipt.fields["step"]
+                self._starts[step] = receipt
                 if resumed:
-                    self._restarts.add(receipt.fields["step"])
+                    self._restarts.add(step)
+                else:
+                    self._ends.setdefault(step, []).append(receipt)
         self._record, self._timeout = record, timeout
         self._environment: State = {}
         self._same_machine = True
         self._limit = ROOM
         self._greeted = False
+        self._lives = LIVES
 
     def __enter__(self) -> Execution:
         self._folder = tempfile.TemporaryDirectory(prefix="counterfoil-")
@@ -216,6 +237,14 @@ class Execution:
         self._child.wait()
         self._folder.cleanup()
 
+    def begin_anew(self) -> None:
+        """Replaces a child that ended, a few times: later steps are none of its business."""
+        self._lives -= 1
+        if self._lives > 0:
+            self.__exit__()
+            self.__enter__()
+            self._greeted = False
+
     def reach(self, step: int) -> None:
         """Executes from the nearest checkpoint, or from where the child stands, up to a step.
 
@@ -223,16 +252,34 @@ class Execution:
             NotReplayable: Something on the way is not kept, or the child gave no usable answer.
             Differs: A field of this step, or of one on the way, came out differently.
         """
-        start = max((at for at in self._checkpoints if at < step), default=None)
-        if start is None:
+        if self._lives == 0:
+            raise NotReplayable("the recipe's process ended too often")
+        starts = sorted(at for at in self._starts if at < step)
+        if not starts:
             raise NotReplayable("no checkpoint lies before it")
         if not self._greeted:
             self._greet()
+        try:
+            self._execute(starts[-1], step)
+        except Differs as found:
+            if starts[-1] == starts[0]:
+                raise
+            # A recipe may keep what no checkpoint holds, such as a scheduler. Before the run is
+            # accused, its steps are executed from its first checkpoint on.
+            self.at = None
+            try:
+                self._execute(starts[0], step)
+            except NotReplayable:
+                raise found from None
+
+    def _execute(self, start: int, step: int) -> None:
         states: dict[str, State] = {}
         first = start + (start in self._restarts)
         if self.at is None or not first <= self.at < step:
-            states, self.at = self._restored(self._checkpoints[start]), start
+            states, self.at = self._restored(self._starts[start]), start
         for number in range(self.at + 1, step + 1):
+            if number - 1 in self._restarts and number - 1 != start:
+                states = self._restored(self._starts[number - 1])
             receipt = self.steps[number]
             if receipt.fields["flags"] & (SKIPPED | NOT_REPLAYABLE):
                 raise NotReplayable(f"step {number} is flagged as skipped or not replayable")
@@ -245,9 +292,19 @@ class Execution:
             _, computed = self._exchange(wire.encode(header, states | inputs), self._timeout)
             states, self.at = {}, number
             self._compare(receipt, opened, computed)
-            if number in self._checkpoints and number not in self._restarts:
-                checkpoint = self._checkpoints[number]
+            for checkpoint in self._ends.get(number, []):
                 self._compare(checkpoint, self._record.opened(checkpoint), computed)
+            if number in self._restarts:
+                self._compare_restart(number, computed)
+
+    def _compare_restart(self, number: int, computed: dict[str, State]) -> None:
+        """A state that was loaded at a resume is no lie, and nothing shows where it came from."""
+        checkpoint = self._starts[number]
+        try:
+            self._compare(checkpoint, self._record.opened(checkpoint), computed)
+        except (Differs, NotReplayable):
+            text = f"at the resume after step {number} another state was loaded than that step left"
+            self.undecided += [text] * (text not in self.undecided)
 
     def _greet(self) -> None:
         """Waits until the child stands, and notes what it could not be cut off from."""
@@ -268,11 +325,15 @@ class Execution:
         if any(name not in environment for name in chosen):
             raise NotReplayable(f"the environment of {where} is not opened")
         self._environment = {name: environment[name] for name in chosen}
+        for name, usual in (("default_dtype", "torch.float32"), ("matmul_precision", "highest")):
+            note = f"executed with {name} {self._environment[name]}, as the run's environment says"
+            if self._environment[name] != usual and note not in self.notes:
+                self.notes.append(note)
         local = local_environment()
         other = sorted(name for name in {*local, *VARIABLES} if environment.get(name) != local.get(name))
         self._same_machine = not other
         if other:
-            note = f"{', '.join(other)} differ from the recording machine's: differences are not held against the run"
+            note = f"{', '.join(other)} differ from what the run says of its machine"
             self.notes += [note] * (note not in self.notes)
         for field in STATE:
             if field not in opened:
@@ -314,32 +375,39 @@ class Execution:
 
     def _compare(self, receipt: Receipt, opened: dict[str, Opened], computed: dict[str, State]) -> None:
         number, compared = receipt.fields["step"], set()
-        for field in COMPARED:
+        # A checkpoint at the end of a run may stand behind a scheduler's step; its state does not.
+        for field in COMPARED if receipt.kind == "step" else STATE:
             if not any(receipt.fields.get(field, b"")):
                 continue
             if field not in opened:
                 raise NotReplayable(f"{field} of step {number} is not opened")
             try:
-                actual = commit_tensors(computed.get(field, {}))
+                recorded, actual = self._both(field, opened[field], computed)
             except CounterfoilError as error:
                 raise NotReplayable(f"the recipe's process answered nonsense: {error}", fatal=True) from None
             compared.add(field)
-            difference = opened[field].commitment.first_difference(actual)
+            difference = recorded.first_difference(actual)
             if difference is None:
                 continue
             tensor, expected, found = difference
-            if not self._same_machine and field != "hyperparameters":
-                raise NotReplayable(
-                    f"{field} of step {number} differs in {tensor}, on another kind of machine"
-                )
             name = field if receipt.kind == "step" else f"checkpoint {field}"
-            raise Differs(
-                Mismatch(
-                    number, name, tensor, *_shown(tensor, opened[field], expected, computed[field], found)
-                )
-            )
+            shown = _shown(tensor, opened[field], expected, computed.get(field, {}), found)
+            excused = not self._same_machine and field != "hyperparameters"
+            raise Differs(Mismatch(number, name, tensor, *shown), excused=excused)
         if receipt.kind == "step" and not compared & {"gradients", "parameters"}:
             raise NotReplayable("neither gradients nor parameters are recorded")
+
+    def _both(self, field: str, opened: Opened, computed: dict[str, State]) -> tuple[Commitment, Commitment]:
+        """What was recorded and what was computed; of metrics, those that the recipe computes."""
+        ours = computed.get(field, {})
+        if field != "metrics":
+            return opened.commitment, commit_tensors(ours)
+        theirs = _tensors(opened, field)
+        other = sorted(theirs.keys() - ours.keys())
+        note = f"the recipe does not compute the metrics {', '.join(other)}"
+        self.notes += [note] * bool(other and note not in self.notes)
+        both = theirs.keys() & ours.keys()
+        return tuple(commit_tensors({name: state[name] for name in both}) for state in (theirs, ours))  # type: ignore[return-value]
 
 
 def _tensors(opened: Opened | None, what: str) -> State:

@@ -517,3 +517,36 @@ def test_a_runs_floor_is_kept_without_being_repeated(tmp_path):
         plain(model, optimizer)
     assert "parameters" in steps_of(run.path)[0][1]
     assert counterfoil.verify(run.path).status == "verified"
+
+
+class LateOverwriter(torch.optim.Optimizer):
+    """Adds its momentum to `.grad` in place, which shows from the second step on."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            buffer = self.state[parameter].setdefault("buffer", torch.zeros_like(parameter))
+            gradient = parameter.grad.clone()
+            parameter.grad.add_(buffer, alpha=0.9)
+            buffer.copy_(gradient)
+            parameter.sub_(parameter.grad, alpha=0.1)
+
+
+def test_an_optimiser_that_overwrites_gradients_later_is_still_seen(tmp_path):
+    model = linear()
+    optimizer = LateOverwriter(model.parameters())
+    expected = []
+    with counterfoil.Run.create(tmp_path / "run") as run:
+        run.attach(model, optimizer)
+        for number in range(3):
+            optimizer.zero_grad()
+            model(torch.full((2, model.in_features), number + 1.0)).sum().backward()
+            state = {name: p.grad.clone() for name, p in model.named_parameters()}
+            expected.append(counterfoil.commit_tensors(state).root)
+            optimizer.step()
+    record = counterfoil.Record(run.path)
+    steps = [r for r in record.receipts() if r.kind == "step"]
+    assert [record.opened(r)["gradients"].commitment.root for r in steps] == expected

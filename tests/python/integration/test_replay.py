@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -336,3 +337,101 @@ def test_the_childs_entry_point_needs_nothing_but_the_standard_library():
     code = f"import runpy, sys; runpy.run_path({confine.__file__!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def module_of(folder, source):
+    """A recipe's source as a module with a file, as `record` takes it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own_recipe.py").write_text(source)
+    found = importlib.util.spec_from_file_location("own_recipe", folder / "own_recipe.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+OWN = """
+import torch
+def recipe(spec):
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+    def step(batch, number, log):
+        images, labels = batch
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        log(loss=loss)
+        optimizer.step()
+        scheduler.step()
+    return model, optimizer, step
+"""
+
+
+def test_a_scheduler_that_the_recipe_keeps_does_not_look_like_a_lie(tmp_path):
+    path = record(tmp_path / "run", module_of(tmp_path / "code", OWN))
+    seen = report(path, [5, 7])
+    assert seen.refuted == () and seen.steps == (5, 7)
+
+
+def test_a_made_up_machine_excuses_no_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "_processor", lambda: "Imaginary CPU 9000")
+    path = record(tmp_path / "run", lie=lying(5))
+    monkeypatch.undo()
+    (mismatch,) = report(path).refuted  # four steps came out equal: the machine is no excuse
+    assert mismatch.step == 5
+    alone = replay(path, "5", recipe=counterfoil.Record(path).recipe_digest)
+    assert alone.status == "undecided"
+    assert any("step 5 differs" in text for text in alone.missing)
+
+
+def test_weights_swapped_after_the_last_step_are_not_called_its_state(tmp_path):
+    """Averaged weights are usually written through `.data`, which leaves no trace in a version."""
+    module = module_of(tmp_path / "code", OWN)
+    with counterfoil.Run.create(tmp_path / "run", spec=MLP, recipe=module.__file__) as run:
+        model, optimizer, step = module.recipe(MLP)
+        recorder = run.attach(model, optimizer, every=0, checkpoint_every=0)
+        for number, batch in enumerate(run.batches(DataLoader(data(), batch_size=8)), 1):
+            step(batch, number, recorder.log)
+        for parameter in model.parameters():
+            parameter.data.mul_(0.5)
+    seen = report(run.path)
+    assert seen.refuted == () and len(seen.steps) == number
+    assert [r.fields["step"] for r in run.receipts() if r.kind == "checkpoint"] == [0]
+
+
+def test_a_batch_whose_layout_no_receipt_knows_is_flagged(tmp_path):
+    """Kernels choose by memory layout: replaying from contiguous bytes would refute honest work."""
+    module = module_of(tmp_path / "code", OWN)
+    with counterfoil.Run.create(tmp_path / "run", spec=MLP, recipe=module.__file__) as run:
+        model, optimizer, step = module.recipe(MLP)
+        recorder = run.attach(model, optimizer)
+        images, labels = data()[:8]
+        for number, batch in enumerate(run.batches([(images.transpose(1, 2), labels)]), 1):
+            step(batch, number, recorder.log)
+    (receipt,) = [r for r in run.receipts() if r.kind == "step"]
+    assert receipt.fields["flags"] == attach.NOT_REPLAYABLE
+
+
+def test_a_state_loaded_at_a_resume_leaves_the_run_undecided(tmp_path):
+    path = record(tmp_path / "run", steps=4)
+    with counterfoil.Run.open(path) as run:
+        model, optimizer, _ = mlp.recipe(MLP)
+        torch.nn.init.zeros_(model[1].weight)
+        run.attach(model, optimizer)
+    verdict = replay(path, "all", recipe=counterfoil.Record(path).recipe_digest)
+    assert verdict.status == "undecided"
+    assert any("resume after step 4" in text for text in verdict.missing)
+
+
+def test_a_metric_of_the_training_script_is_noted_not_refuted(tmp_path):
+    module = module_of(tmp_path / "code", OWN)
+    with counterfoil.Run.create(tmp_path / "run", spec=MLP, recipe=module.__file__) as run:
+        model, optimizer, step = module.recipe(MLP)
+        recorder = run.attach(model, optimizer)
+        for number, batch in enumerate(run.batches(DataLoader(data(), batch_size=20)), 1):
+            recorder.log(seen=number)
+            step(batch, number, recorder.log)
+    seen = report(run.path)
+    assert seen.refuted == () and seen.steps == (1, 2)
+    assert seen.notes == ("the recipe does not compute the metrics seen",)
