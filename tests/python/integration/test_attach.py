@@ -543,7 +543,7 @@ def test_an_optimiser_that_overwrites_gradients_later_is_still_seen(tmp_path):
         run.attach(model, optimizer)
         for number in range(3):
             optimizer.zero_grad()
-            model(torch.full((2, model.in_features), number + 1.0)).sum().backward()
+            model(torch.full((2, 5), number + 1.0)).sum().backward()
             state = {name: p.grad.clone() for name, p in model.named_parameters()}
             expected.append(counterfoil.commit_tensors(state).root)
             optimizer.step()
