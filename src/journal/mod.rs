@@ -249,8 +249,13 @@ impl Journal {
         state.failure.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether this process opened the journal, and is not a forked child of the one that did.
+    pub(crate) fn is_own(&self) -> bool {
+        std::process::id() == self.process
+    }
+
     fn check_process(&self) -> Result<(), JournalError> {
-        if std::process::id() == self.process {
+        if self.is_own() {
             return Ok(());
         }
         Err(JournalError::Forked { path: self.shared.path.clone(), writer: self.process })
@@ -260,7 +265,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         // In a forked child the flusher does not exist and the frames are the parent's.
-        if std::process::id() != self.process {
+        if !self.is_own() {
             return;
         }
         self.shared.lock().closing = true;

@@ -5,6 +5,7 @@
 //! between can therefore never make an honest worker sign two receipts of one sequence number.
 
 mod folder;
+mod progress;
 mod writer;
 
 use crate::evidence::FrameError;

@@ -266,3 +266,52 @@ def test_the_device_key_is_made_once_for_its_owner_only(home: Path) -> None:
     assert (home / "device.key").stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o077 == 0 or os.getuid() == 0
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_neither_writes_nor_frees_the_lane(tmp_path: Path) -> None:
+    """Loader workers inherit the writer: a second signer of one lane would be a fork."""
+    run = Run.create(tmp_path / "run")
+    child = os.fork()
+    if child == 0:
+        try:
+            run.flush()
+        except errors.RunLocked:
+            run._ledger.release()
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    program = f"import counterfoil; counterfoil.Run.open({str(tmp_path / 'run')!r})"
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "RunLocked" in other.stderr
+    run.close()
+
+
+RECORD_UNTIL_KILLED = """
+import sys
+import counterfoil
+run = counterfoil.Run.create(sys.argv[1])
+for step in range(1, 10_000):
+    run.record_step(step, {"metrics": counterfoil.commit_tensors({"loss": 1 / step}, keep=True)})
+    if step % 20 == 0:
+        run.flush()
+        print(step, flush=True)
+"""
+
+
+def test_what_was_flushed_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    command = [sys.executable, "-c", RECORD_UNTIL_KILLED, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [int(process.stdout.readline()) for _ in range(5)][-1]
+        process.kill()
+    verdict = counterfoil.verify(path)
+    assert verdict.status == "verified"
+    assert "not shown to its end" in verdict.integrity
+    with Run.open(path) as run:
+        assert run.step >= said
+        run.record_step(run.step + 1, {})
+    (resumed,) = [receipt for receipt in Record(path).receipts() if receipt.kind == "resume"]
+    assert resumed.fields["reason"] == 1
+    assert counterfoil.verify(path).integrity.startswith("intact;")
