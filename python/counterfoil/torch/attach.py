@@ -123,8 +123,8 @@ class Recorder:
         self._metrics: collect.State = {}
         self._checkpointed = -1
         self._randomness = collect.randomness()
-        self._versions = self._collect.versions()
         self._checkpoint(run.step)
+        self._versions = self._collect.versions()
         self._hooks = Hooks(optimizer, self._take, operator.eq, self._done)
         _active[id(run)] = self
         run.on_close(self._close)

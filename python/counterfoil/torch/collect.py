@@ -167,7 +167,7 @@ class Collector:
         """
         held = [tensor for kind in ("_parameters", "_buffers") for _, tensor in _named(self.model, kind)]
         seen: list[Any] = [(id(tensor), tensor._version) for tensor in held]
-        dense = [tensor.detach() for tensor in held if tensor.layout == torch.strided and tensor.numel()]
+        dense = [tensor.detach() for tensor in held if tensor.is_cpu and tensor.layout == torch.strided]
         return seen + [tensor.reshape(-1)[:16].view(torch.uint8).tolist() for tensor in dense[:8]]
 
     def gradients(self) -> State:
