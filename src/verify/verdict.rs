@@ -258,12 +258,13 @@ fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
         Some(anchor) => {
             format!("{} existed by {} on {}", extent(covered), utc(anchor.block_time), anchor.chain)
         }
-        None => match cover(&|_| true) {
-            (_, None) => "none".to_string(),
+        None => match cover(&|anchor| !anchor.denied) {
+            (_, None) => match anchors.iter().find(|anchor| anchor.denied) {
+                Some(denied) => format!("none: {} does not hold the recorded anchor", denied.chain),
+                None => "none".to_string(),
+            },
             (count, Some(anchor)) => {
-                let reason = if anchor.denied {
-                    "which does not hold it"
-                } else if anchor.development {
+                let reason = if anchor.development {
                     "a development chain proves no date"
                 } else {
                     "unconfirmed: name an RPC with --chain"
@@ -303,7 +304,11 @@ fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine
         _ if steps == 0 => "not checked: no step is recorded".to_string(),
         _ => format!("structural ({})", weakest(findings.weakest.unwrap_or_default())),
     };
-    let pinned = if recipe_pinned { "recipe pinned" } else { "recipe unpinned" };
+    let pinned = match judgement.recipe {
+        Some(_) if recipe_pinned => "recipe pinned".to_string(),
+        Some(pinned) => format!("the recipe is {}, not the pinned {pinned}", findings.recipe),
+        None => "recipe unpinned".to_string(),
+    };
     TransitionLine {
         replayed: judgement.replayed.min(steps),
         steps,

@@ -418,7 +418,7 @@ def test_a_batch_is_recorded_as_consumed_though_it_is_changed_in_place_afterward
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     recipe = tmp_path / "recipe.py"
-    recipe.write_text("def recipe(spec):\n    raise NotImplementedError\n")
+    recipe.write_text("def recipe(spec):\n    raise AssertionError\n")
     with counterfoil.Run.create(tmp_path / "run", recipe=recipe) as run:
         run.attach(model, optimizer)
         assert len(run.batches(data)) == 2
@@ -448,7 +448,7 @@ def test_names_of_nested_batches_lead_back_to_the_batch():
 
 def test_a_step_without_a_new_batch_is_not_called_replayable(tmp_path):
     recipe = tmp_path / "recipe.py"
-    recipe.write_text("def recipe(spec):\n    raise NotImplementedError\n")
+    recipe.write_text("def recipe(spec):\n    raise AssertionError\n")
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with counterfoil.Run.create(tmp_path / "run", recipe=recipe) as run:

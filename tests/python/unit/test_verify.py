@@ -321,3 +321,16 @@ def test_the_json_form_is_stable(recorded: Path) -> None:
     loaded = json.loads(verdict.to_json())
     assert loaded["status"] == "verified"
     assert {"integrity", "signer", "time", "transition", "missing", "not_shown"} <= set(loaded)
+
+
+def test_another_recipe_than_the_pinned_one_is_said_where_it_refutes(copy: Path) -> None:
+    """A refusal without its reason reads as an accusation of something else."""
+    pinned = "0x" + "11" * 32
+    with pytest.raises(Refuted, match=f"not the pinned {pinned}"):
+        counterfoil.verify(copy, recipe=pinned)
+
+
+def test_a_chain_that_does_not_hold_the_anchor_dates_nothing(copy: Path, tmp_path: Path) -> None:
+    counterfoil.Chain.dev(tmp_path / "one").anchor(copy)
+    other = counterfoil.Chain.dev(tmp_path / "other")
+    assert counterfoil.verify(copy, chain=other).time.startswith("none:")
