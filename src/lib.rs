@@ -2,8 +2,8 @@
 //! append-only ledgers of receipts, and checks of all of them.
 //!
 //! The modules stand in one order and never look back: [`primitives`] < [`tensor`] < [`commit`] <
-//! [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`ledger`], [`keys`] < [`chain`]
-//! < [`audit`] touch files, clocks and sockets and need the feature `io`. `docs/format.md` in the
+//! [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`files`] < [`ledger`], [`keys`] <
+//! [`chain`], [`storage`] < [`audit`] touch files, clocks and sockets and need the feature `io`. `docs/format.md` in the
 //! repository is the normative description of every byte written here.
 
 pub mod commit;
@@ -18,8 +18,12 @@ pub mod audit;
 #[cfg(feature = "io")]
 pub mod chain;
 #[cfg(feature = "io")]
+pub mod files;
+#[cfg(feature = "io")]
 pub mod journal;
 #[cfg(feature = "io")]
 pub mod keys;
 #[cfg(feature = "io")]
 pub mod ledger;
+#[cfg(feature = "io")]
+pub mod storage;

@@ -80,7 +80,7 @@ proptest! {
     #[test]
     fn growing_and_whole_trees_agree(count in 0usize..200) {
         let leaves: Vec<Digest> = (0..count).map(|n| leaf_hash(&n.to_be_bytes())).collect();
-        let mut grown = merkle::CompactRange::default();
+        let mut grown = <merkle::CompactRange>::default();
         leaves.iter().for_each(|leaf| grown.push(*leaf));
         prop_assert_eq!(grown.root(), merkle::root(&leaves));
     }

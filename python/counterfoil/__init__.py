@@ -11,7 +11,7 @@
 Importing this package needs numpy alone; torch is imported when `Run.attach` is first called.
 """
 
-from counterfoil import errors, merkle
+from counterfoil import errors, merkle, storage
 from counterfoil._native import (
     DTYPES,
     Commitment,
@@ -21,11 +21,22 @@ from counterfoil._native import (
     Opening,
     Receipt,
     Record,
+    Shard,
     TreeHead,
     __version__,
 )
 from counterfoil.chain import AnchorRecord, Chain
-from counterfoil.commit import Alias, commit_bytes, commit_file, commit_tensors
+from counterfoil.commit import (
+    Alias,
+    Block,
+    Sharded,
+    commit_block,
+    commit_bytes,
+    commit_file,
+    commit_shard,
+    commit_tensors,
+    merge_shards,
+)
 from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.run import Run
 from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
@@ -34,6 +45,7 @@ __all__ = [
     "DTYPES",
     "Alias",
     "AnchorRecord",
+    "Block",
     "Chain",
     "Commitment",
     "CounterfoilError",
@@ -47,13 +59,19 @@ __all__ = [
     "Refuted",
     "ReplayReport",
     "Run",
+    "Shard",
+    "Sharded",
     "TreeHead",
     "Verdict",
     "__version__",
+    "commit_block",
     "commit_bytes",
     "commit_file",
+    "commit_shard",
     "commit_tensors",
     "errors",
+    "merge_shards",
     "merkle",
+    "storage",
     "verify",
 ]

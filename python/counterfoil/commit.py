@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from counterfoil import _native
-from counterfoil._native import Commitment
+from counterfoil._native import Commitment, Shard
 from counterfoil.errors import InvalidInput, UnsupportedDtype
 
 Bytes1D = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], object]
 
 _TAGS = {
     "bool": "BOOL",
@@ -52,11 +53,51 @@ class Alias:
     target: str
 
 
-def commit_bytes(data: bytes | bytearray | memoryview | npt.NDArray[Any]) -> Commitment:
-    """Commits to bytes, in chunks of 1,024.
+@dataclass(frozen=True)
+class Block:
+    """A box of a larger tensor, hashed alone; of `commit_block`.
+
+    Attributes:
+        offset: Index of its first element in each dimension of the whole.
+        shape: Its extents.
+        dtype: Its tag in `counterfoil.DTYPES`.
+        root: Root over its own canonical bytes, 32 bytes.
+    """
+
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    root: bytes
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """Stands for a tensor in `commit_tensors` whose parts were hashed where they lie.
+
+    With `Shard`s, runs of the tensor's bytes, the entry is that of the whole tensor. With `Block`s,
+    whose bytes are scattered over the whole, it is one of kind "sharded": it binds every block's place
+    and root, and is not comparable with the whole tensor's.
+
+    Attributes:
+        dtype: The whole tensor's tag in `counterfoil.DTYPES`.
+        shape: Its extents.
+        parts: All of its shards, or all of its blocks, in any order.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    parts: Sequence[Shard] | Sequence[Block]
+
+
+def commit_bytes(
+    data: bytes | bytearray | memoryview | npt.NDArray[Any], *, progress: Progress | None = None
+) -> Commitment:
+    """Commits to bytes, in chunks of 1,024, on all cores.
 
     Args:
         data: Anything that exposes contiguous bytes.
+        progress: Called about 20 times a second with the bytes done and the bytes in all; what it
+            raises stops the work, as Ctrl-C does.
 
     Returns:
         The commitment; `.prove(index, data)` opens one chunk.
@@ -68,23 +109,30 @@ def commit_bytes(data: bytes | bytearray | memoryview | npt.NDArray[Any]) -> Com
     Source:
         docs/format.md, section 3.
     """
-    return _native.commit_bytes(_flat(data))
+    return _native.commit_bytes(_flat(data), progress)
 
 
-def commit_file(path: str | os.PathLike[str]) -> Commitment:
-    """Commits to a file's bytes, in constant memory.
+def commit_file(path: str | os.PathLike[str], *, progress: Progress | None = None) -> Commitment:
+    """Commits to a file's bytes, a megabyte of memory for each core.
+
+    Args:
+        path: A regular file, which nobody writes to.
+        progress: As for `commit_bytes`.
 
     Returns:
         The same commitment as `commit_bytes` of the contents; `.prove(index, path)` opens a chunk.
 
     Raises:
         NotFound: There is no such file.
-        StorageError: It cannot be read.
+        InvalidInput: It is a folder, a pipe or a device.
+        StorageError: It cannot be read, or changed its size meanwhile.
     """
-    return _native.commit_file(os.fspath(path))
+    return _native.commit_file(os.fspath(path), progress)
 
 
-def commit_tensors(tensors: Mapping[str, Any], *, keep: bool = False) -> Commitment:
+def commit_tensors(
+    tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress | None = None
+) -> Commitment:
     """Commits to named tensors without copying contiguous ones. Order does not matter.
 
     The tensors must not change until this returns.
@@ -92,16 +140,17 @@ def commit_tensors(tensors: Mapping[str, Any], *, keep: bool = False) -> Commitm
     Args:
         tensors: Names to numpy arrays or CPU torch tensors of any shape and of a dtype in
             `counterfoil.DTYPES`; also bool, int, float (tensors of shape `[]`), str (its UTF-8
-            bytes), None (absent) and `Alias`.
+            bytes), None (absent), `Alias` and `Sharded`.
         keep: Whether the commitment keeps a copy of the bytes, so that a ledger stores them by
             value. For small states: hyperparameters, metrics, batches.
+        progress: As for `commit_bytes`.
 
     Returns:
         The commitment; `.prove(name)` opens a tensor, `.prove(name, chunk=, tensor=)` a chunk.
 
     Raises:
         UnsupportedDtype: A tensor's dtype has no canonical encoding; `.where` names the tensor.
-        InvalidInput: A name, an alias or a value is refused; `.where` names it.
+        InvalidInput: A name, an alias, a value or its parts are refused; `.where` names it.
 
     Example:
         >>> commit_tensors({"w": np.zeros((2, 3), np.float32), "b": None}).count
@@ -110,8 +159,56 @@ def commit_tensors(tensors: Mapping[str, Any], *, keep: bool = False) -> Commitm
     Source:
         docs/format.md, sections 2 and 3.
     """
-    described = [describe(name, value) for name, value in tensors.items()]
-    return _native.commit_tensors(described, keep)
+    return _native.commit_tensors(tensors if type(tensors) is dict else dict(tensors), keep, progress)
+
+
+def commit_shard(
+    data: bytes | bytearray | memoryview | npt.NDArray[Any], offset: int, *, progress: Progress | None = None
+) -> Shard:
+    """Hashes a run of a tensor's bytes, which may begin and end anywhere.
+
+    Args:
+        data: The bytes, at least those of one worker.
+        offset: The first byte's place in the tensor's canonical bytes.
+        progress: As for `commit_bytes`.
+
+    Returns:
+        The shard. It holds hashes, and as they are the bytes of the chunks that reach across its
+        ends, at most 1,023 at each end. `.to_bytes()` or pickle takes it to another process.
+
+    Example:
+        >>> left, right = commit_shard(b"ab", 0), commit_shard(b"c", 2)
+        >>> merge_shards([left, right]) == commit_bytes(b"abc")
+        True
+
+    Source:
+        docs/format.md, section 3.
+    """
+    return _native.commit_shard(_flat(data), _offset(offset, "the offset"), progress)
+
+
+def merge_shards(shards: Iterable[Shard]) -> Commitment:
+    """The commitment to the whole whose shards these are, in any order.
+
+    Raises:
+        InvalidInput: They do not tile the whole from its first byte; `.where` names the byte.
+    """
+    return _native.merge_shards(list(shards))
+
+
+def commit_block(tensor: Any, offset: Sequence[int]) -> Block:
+    """Hashes a box of a larger tensor alone, as tensor parallelism needs.
+
+    Args:
+        tensor: The box: a numpy array or a CPU torch tensor.
+        offset: Index of its first element in each dimension of the whole.
+    """
+    described = describe("block", tensor)
+    if described.data is None or not hasattr(tensor, "shape"):
+        raise InvalidInput("only tensors are blocks", expected="a tensor", actual=type(tensor).__name__)
+    places = tuple(_offset(place, "each offset") for place in offset)
+    root = _native.commit_bytes(described.data).root
+    return Block(places, tuple(described.shape), described.dtype, root)
 
 
 def canonical_bytes(value: Any) -> Bytes1D:
@@ -120,7 +217,7 @@ def canonical_bytes(value: Any) -> Bytes1D:
         return np.fromfile(value, np.uint8)
     if isinstance(value, bytes | bytearray | memoryview):
         return _flat(value)
-    flat = describe("tensor", value)[3]
+    flat = describe("tensor", value).data
     if flat is None:
         raise InvalidInput("only tensors and bytes have chunks", actual=type(value).__name__)
     return flat
@@ -139,8 +236,18 @@ def _flat(data: Any) -> Bytes1D:
         ) from None
 
 
-def describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | None, str | None]:
-    """Name, dtype tag, shape, canonical bytes; or the target of an alias, or nothing."""
+class Description(NamedTuple):
+    """What a value of a state is: a tensor with its bytes or parts, an alias, or nothing."""
+
+    dtype: str = ""
+    shape: Sequence[int] = ()
+    data: Bytes1D | None = None
+    target: str | None = None
+    parts: list[Shard] | list[tuple[tuple[int, ...], tuple[int, ...], bytes]] | None = None
+
+
+def describe(name: str, value: Any) -> Description:
+    """What is committed for a value under this name."""
     if not isinstance(name, str):
         raise InvalidInput(f"names are str, found {name!r}", expected="str", where=repr(name))
     try:
@@ -149,11 +256,13 @@ def describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | None
     except UnicodeEncodeError as refused:
         raise InvalidInput(f"{name!r} is not valid Unicode: {refused}", where=repr(name)) from None
     if value is None:
-        return name, "", [], None, None
+        return Description()
     if isinstance(value, Alias):
-        return name, "", [], None, value.target
+        return Description(target=value.target)
+    if isinstance(value, Sharded):
+        return _describe_sharded(name, value)
     if isinstance(value, str):
-        return name, "U8", [encoded.size], encoded, None
+        return Description("U8", [encoded.size], encoded)
     # bool before int, of which it is a subclass
     if isinstance(value, bool):
         value = np.bool_(value)
@@ -175,17 +284,42 @@ def describe(name: str, value: Any) -> tuple[str, str, list[int], Bytes1D | None
     return _describe_numpy(name, np.asarray(value))
 
 
-def _describe_numpy(name: str, array: npt.NDArray[Any]) -> tuple[str, str, list[int], Bytes1D, None]:
+def _offset(place: Any, what: str) -> int:
+    if isinstance(place, int | np.integer) and 0 <= place < 2**64:
+        return int(place)
+    raise InvalidInput(f"{what} must be an int from 0 to 2^64 - 1, found {place!r}", actual=repr(place))
+
+
+def _describe_sharded(name: str, value: Sharded) -> Description:
+    try:
+        shape = [_offset(extent, "each extent") for extent in value.shape]
+        parts = list(value.parts)
+        shards = [part for part in parts if isinstance(part, Shard)]
+        if len(shards) == len(parts):
+            return Description(value.dtype, shape, parts=shards)
+        blocks = []
+        for part in parts:
+            if not isinstance(part, Block) or len(part.root) != 32 or part.dtype != value.dtype:
+                raise InvalidInput(f"{part!r} is no shard, or no block of {value.dtype} elements")
+            box = (part.offset, part.shape)
+            offset, extents = (tuple(_offset(place, "each place") for place in side) for side in box)
+            blocks.append((offset, extents, bytes(part.root)))
+        return Description(value.dtype, shape, parts=blocks)
+    except (InvalidInput, TypeError) as refused:
+        raise InvalidInput(f"{name}: {refused}", where=name) from None
+
+
+def _describe_numpy(name: str, array: npt.NDArray[Any]) -> Description:
     tag = _TAGS.get(array.dtype.name)
     if tag is None:
         raise _unsupported(name, str(array.dtype))
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
         array = array.astype(array.dtype.newbyteorder("<"))
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return name, tag, list(array.shape), flat, None
+    return Description(tag, array.shape, flat)
 
 
-def _describe_torch(name: str, tensor: Any) -> tuple[str, str, list[int], Bytes1D, None]:
+def _describe_torch(name: str, tensor: Any) -> Description:
     torch = sys.modules["torch"]
     tag = _TAGS.get(str(tensor.dtype).removeprefix("torch."))
     if tag is None:
@@ -211,7 +345,7 @@ def _describe_torch(name: str, tensor: Any) -> tuple[str, str, list[int], Bytes1
     dense = dense.contiguous()
     if tag in _UNKNOWN_TO_NUMPY:
         dense = dense.reshape(-1).view(torch.uint8)
-    return name, tag, list(tensor.shape), dense.numpy().reshape(-1).view(np.uint8), None
+    return Description(tag, list(tensor.shape), dense.numpy().reshape(-1).view(np.uint8))
 
 
 def _unsupported(name: str, dtype: str) -> UnsupportedDtype:

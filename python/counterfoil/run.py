@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from counterfoil import _native
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
-from counterfoil.commit import describe
+from counterfoil.commit import commit_tensors, describe
 from counterfoil.errors import InvalidInput
 
 _FINISHED, _EXCEPTION = 0, 1
@@ -185,10 +185,9 @@ class Run:
         Returns:
             The commitment to them, as of `commit_tensors`.
         """
-        described = {name: describe(name, value) for name, value in tensors.items()}
-        commitment = _native.commit_tensors(list(described.values()))
+        commitment = commit_tensors(tensors)
         for entry in commitment.entries:
-            flat = described[entry.name][3]
+            flat = describe(entry.name, tensors[entry.name]).data
             if flat is not None:
                 self._ledger.store(entry.root, flat)
         return commitment

@@ -1,6 +1,7 @@
 //! The leaf of a state: a named tensor, its absence, or its identity with another one.
 
 use super::CommitError;
+use super::shard::{Block, blocks_root};
 use crate::primitives::{Digest, Reader, hmac_sha256, sha256};
 use crate::tensor::{byte_length, check_name};
 
@@ -18,6 +19,17 @@ pub enum Content {
         /// Canonical bytes.
         size: u64,
         /// Root over the canonical bytes.
+        root: Digest,
+    },
+    /// A tensor in blocks, each hashed alone; not comparable with the whole.
+    Sharded {
+        /// A tag of [`crate::tensor::DTYPES`].
+        dtype: String,
+        /// Extents of the whole.
+        shape: Vec<u64>,
+        /// Canonical bytes of the whole.
+        size: u64,
+        /// The hash of the blocks' places and roots.
         root: Digest,
     },
     /// Nothing: a gradient that is None.
@@ -50,32 +62,56 @@ impl Entry {
         Ok(Entry { name: name.into(), content })
     }
 
-    /// Whether the entry holds a tensor.
+    /// An entry of a tensor in blocks, in any order.
+    ///
+    /// # Errors
+    /// [`CommitError::Tensor`] when dtype, shape or name are refused; [`CommitError::Parts`] when
+    /// the blocks are no division of the shape.
+    pub fn sharded(name: &str, dtype: &str, shape: &[u64], blocks: &[Block]) -> Result<Entry, CommitError> {
+        check_name(name)?;
+        let size = byte_length(name, dtype, shape)?;
+        let root = blocks_root(shape, blocks)
+            .map_err(|error| CommitError::Parts { name: name.into(), detail: error.to_string() })?;
+        let content = Content::Sharded { dtype: dtype.into(), shape: shape.into(), size, root };
+        Ok(Entry { name: name.into(), content })
+    }
+
+    /// Whether the entry's root is that of a tensor's canonical bytes.
     pub fn is_dense(&self) -> bool {
         matches!(self.content, Content::Dense { .. })
+    }
+
+    /// Whether the entry stands for a tensor with a root, dense or sharded.
+    pub fn has_root(&self) -> bool {
+        matches!(self.content, Content::Dense { .. } | Content::Sharded { .. })
     }
 
     /// The entry with a root of zero, as a layout holds it.
     pub(crate) fn without_root(&self) -> Entry {
         let mut entry = self.clone();
-        if let Content::Dense { root, .. } = &mut entry.content {
-            *root = Digest::ZERO;
-        }
+        entry.set_root(Digest::ZERO);
         entry
     }
 
-    /// Canonical bytes of the tensor; 0 unless it is dense.
+    /// Gives a tensor's entry this root.
+    pub fn set_root(&mut self, new: Digest) {
+        if let Content::Dense { root, .. } | Content::Sharded { root, .. } = &mut self.content {
+            *root = new;
+        }
+    }
+
+    /// Canonical bytes of the tensor; 0 unless the entry has a root.
     pub fn size(&self) -> u64 {
         match self.content {
-            Content::Dense { size, .. } => size,
+            Content::Dense { size, .. } | Content::Sharded { size, .. } => size,
             _ => 0,
         }
     }
 
-    /// Root of the tensor; zero unless it is dense.
+    /// Root of the tensor; zero if the entry has none.
     pub fn root(&self) -> Digest {
         match self.content {
-            Content::Dense { root, .. } => root,
+            Content::Dense { root, .. } | Content::Sharded { root, .. } => root,
             _ => Digest::ZERO,
         }
     }
@@ -96,6 +132,7 @@ impl Entry {
             Content::Dense { dtype, shape, .. } => (0, dtype, shape, ""),
             Content::Absent => (1, "", &[], ""),
             Content::Alias { target } => (2, "", &[], target),
+            Content::Sharded { dtype, shape, .. } => (4, dtype, shape, ""),
         };
         let mut bytes = Vec::with_capacity(128);
         bytes.extend_from_slice(TAG);
@@ -142,6 +179,7 @@ impl Entry {
             0 => Content::Dense { size: byte_length(&name, &dtype, &shape)?, dtype, shape, root },
             1 => Content::Absent,
             2 => Content::Alias { target },
+            4 => Content::Sharded { size: byte_length(&name, &dtype, &shape)?, dtype, shape, root },
             _ => return refused("its kind is not implemented"),
         };
         let entry = Entry { name, content };

@@ -4,21 +4,23 @@
 
 mod engine;
 mod entry;
+mod hash;
 pub mod merkle;
 mod opening;
-mod sha256;
+mod shard;
 
-use std::collections::HashMap;
-
-pub use engine::{bytes_root, reader_root, roots};
+pub use engine::{Halt, Watch, bytes_root, ranges, read_ranges, roots, watched_roots};
 pub use entry::{Content, Entry};
-pub use merkle::ProofError;
+pub use hash::{Backend, Domain, Keccak256, Sha256, TreeHash};
+pub use merkle::{ProofError, leaf_hash};
 pub use opening::{ChunkOpening, EntryOpening, Opening};
-pub use sha256::{CHUNK, leaf_hash, node_hash};
+pub use shard::{Block, Shard, ShardError, merge_shards};
 
 use crate::primitives::{Digest, Report, Truncated, sha256 as sha256_of};
 use crate::tensor::{TensorError, check_name};
 
+/// Bytes under one leaf of a tensor's tree.
+pub const CHUNK: usize = Sha256::CHUNK;
 /// Most entries of one state.
 pub const MAX_ENTRIES: usize = 1 << 20;
 
@@ -37,6 +39,9 @@ pub enum CommitError {
         "{name:?} cannot be an alias of {target:?}: the target must be a dense tensor of this state with a smaller name"
     )]
     Alias { name: String, target: String },
+    /// Shards or blocks that are no division of their tensor.
+    #[error("{name:?}: {detail}")]
+    Parts { name: String, detail: String },
     /// More than [`MAX_ENTRIES`] tensors or more than 2^64 - 1 bytes.
     #[error("{count} tensors are too many or too large for one state")]
     TooLarge { count: usize },
@@ -76,7 +81,9 @@ impl Report for CommitError {
     fn place(&self) -> Option<String> {
         match self {
             CommitError::Tensor(error) => error.place(),
-            CommitError::DuplicateName { name } | CommitError::Alias { name, .. } => Some(name.clone()),
+            CommitError::DuplicateName { name }
+            | CommitError::Alias { name, .. }
+            | CommitError::Parts { name, .. } => Some(name.clone()),
             _ => None,
         }
     }
@@ -163,12 +170,11 @@ impl State {
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(CommitError::DuplicateName { name: pair[0].name.clone() });
         }
-        let by_name: HashMap<&str, &Content> =
-            entries.iter().map(|e| (e.name.as_str(), &e.content)).collect();
         for entry in &entries {
             check_name(&entry.name)?;
             if let Content::Alias { target } = &entry.content {
-                let is_dense = matches!(by_name.get(target.as_str()), Some(Content::Dense { .. }));
+                let found = entries.binary_search_by(|other| other.name.as_bytes().cmp(target.as_bytes()));
+                let is_dense = found.is_ok_and(|index| entries[index].is_dense());
                 if !is_dense || target.as_bytes() >= entry.name.as_bytes() {
                     return Err(CommitError::Alias { name: entry.name.clone(), target: target.clone() });
                 }
@@ -180,9 +186,7 @@ impl State {
             kind: CommitmentKind::State,
             count: entries.len() as u64,
             size,
-            root: merkle::root(
-                &entries.iter().map(|entry| leaf_hash(&entry.encode(None))).collect::<Vec<_>>(),
-            ),
+            root: merkle::root(&entry_hashes(&entries, None)),
         };
         Ok(State { entries, commitment })
     }
@@ -199,8 +203,7 @@ impl State {
 
     /// The commitment whose entries carry blinded roots, for a private field.
     pub fn blinded(&self, entry_key: &Digest) -> Commitment {
-        let leaves = self.entries.iter().map(|entry| leaf_hash(&entry.encode(Some(entry_key))));
-        Commitment { root: merkle::root(&leaves.collect::<Vec<_>>()), ..self.commitment }
+        Commitment { root: merkle::root(&entry_hashes(&self.entries, Some(entry_key))), ..self.commitment }
     }
 
     /// The first entry, in the order of names, in which two states differ: its name and what each
@@ -222,6 +225,17 @@ impl State {
             }
         }
     }
+}
+
+/// The leaves of a state: the hashes of its encoded entries.
+fn entry_hashes(entries: &[Entry], entry_key: Option<&Digest>) -> Vec<Digest> {
+    let hash = |entries: &&[Entry]| {
+        merkle::leaf_hashes(&entries.iter().map(|entry| entry.encode(entry_key)).collect::<Vec<_>>())
+    };
+    let batches: Vec<&[Entry]> = entries.chunks(1024).collect();
+    // Encoding an entry takes as long as hashing a few hundred bytes.
+    let hashed = engine::in_parallel(&batches, |entries| entries.len() << 8, hash, &mut |_| true);
+    hashed.into_iter().flatten().flatten().collect()
 }
 
 /// A name, and the entries that two states hold under it.

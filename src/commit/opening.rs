@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::blinded_root;
-use super::{CHUNK, Commitment, CommitmentKind, Content, Entry, ProofError, State, leaf_hash, merkle};
+use super::{
+    CHUNK, Commitment, CommitmentKind, Entry, ProofError, Sha256, State, bytes_root, entry_hashes, leaf_hash,
+    merkle,
+};
 use crate::primitives::Digest;
 
 /// One part of what a commitment binds, with the hashes that lead to the commitment.
@@ -56,13 +59,29 @@ impl ChunkOpening {
     /// # Errors
     /// [`ProofError::IndexOutOfRange`].
     pub fn new(data: &[u8], index: u64) -> Result<ChunkOpening, ProofError> {
-        let leaves: Vec<Digest> = data.chunks(CHUNK).map(leaf_hash).collect();
-        let proof = merkle::inclusion_proof(&leaves, index)?;
-        let chunk = data.chunks(CHUNK).nth(index as usize).expect("a proof exists only for a chunk");
-        Ok(ChunkOpening { index, bytes: chunk.to_vec().into(), proof })
+        let mut size = data.len().div_ceil(CHUNK) as u64;
+        if index >= size {
+            return Err(ProofError::IndexOutOfRange { index, size });
+        }
+        // From the top: the bytes that a sibling stands for are hashed on all cores.
+        let (mut bytes, mut position, mut proof) = (data, index, Vec::new());
+        while size > 1 {
+            let left = merkle::split(size);
+            let (before, behind) = bytes.split_at(left as usize * CHUNK);
+            let is_right = position >= left;
+            proof.push(bytes_root(if is_right { before } else { behind }));
+            (bytes, position, size) =
+                if is_right { (behind, position - left, size - left) } else { (before, position, left) };
+        }
+        proof.reverse();
+        Ok(ChunkOpening { index, bytes: bytes.to_vec().into(), proof })
     }
 
-    fn verify(&self, size: u64, root: &Digest) -> Result<(), ProofError> {
+    /// Checks the chunk against the root of bytes of this size.
+    ///
+    /// # Errors
+    /// [`ProofError`] naming the first thing that does not fit.
+    pub fn verify(&self, size: u64, root: &Digest) -> Result<(), ProofError> {
         let count = size.div_ceil(CHUNK as u64);
         if self.index >= count {
             return Err(ProofError::IndexOutOfRange { index: self.index, size: count });
@@ -75,7 +94,7 @@ impl ChunkOpening {
                 self.bytes.len()
             )));
         }
-        merkle::verify_inclusion(&leaf_hash(&self.bytes), self.index, count, &self.proof, root)
+        merkle::verify_inclusion::<Sha256>(&leaf_hash(&self.bytes), self.index, count, &self.proof, root)
     }
 }
 
@@ -87,8 +106,7 @@ impl State {
     pub fn prove(&self, name: &str, entry_key: Option<&Digest>) -> Result<Opening, ProofError> {
         let index = self.entries().iter().position(|entry| entry.name == name);
         let index = index.ok_or_else(|| refused(format!("the state has no entry {name:?}")))?;
-        let leaves: Vec<Digest> =
-            self.entries().iter().map(|entry| leaf_hash(&entry.encode(entry_key))).collect();
+        let leaves = entry_hashes(self.entries(), entry_key);
         let entry = &self.entries()[index];
         Ok(Opening {
             commitment: entry_key.map_or(self.commitment(), |key| self.blinded(key)),
@@ -97,7 +115,7 @@ impl State {
                 entry: entry.encode(entry_key).into(),
                 blind: entry_key.map(|key| entry.entry_blind(key)),
                 root: entry.root(),
-                proof: merkle::inclusion_proof(&leaves, index as u64)?,
+                proof: merkle::inclusion_proof::<Sha256>(&leaves, index as u64)?,
             }),
             chunk: None,
         })
@@ -123,6 +141,9 @@ impl Opening {
             (CommitmentKind::State, Some(opened), chunk) => {
                 let entry = opened.verify(&self.commitment)?;
                 if let Some(chunk) = chunk {
+                    if !entry.is_dense() {
+                        return Err(refused("a chunk is opened of an entry that is not dense"));
+                    }
                     chunk.verify(entry.size(), &entry.root())?;
                 }
                 Ok(Some(entry))
@@ -135,7 +156,13 @@ impl Opening {
 impl EntryOpening {
     fn verify(&self, commitment: &Commitment) -> Result<Entry, ProofError> {
         let leaf = leaf_hash(&self.entry);
-        merkle::verify_inclusion(&leaf, self.index, commitment.count, &self.proof, &commitment.root)?;
+        merkle::verify_inclusion::<Sha256>(
+            &leaf,
+            self.index,
+            commitment.count,
+            &self.proof,
+            &commitment.root,
+        )?;
         let (mut entry, is_blinded, stored) =
             Entry::decode(&self.entry).map_err(|error| refused(error.to_string()))?;
         let expected = match (is_blinded, &self.blind) {
@@ -146,13 +173,10 @@ impl EntryOpening {
         if stored != expected {
             return Err(ProofError::RootMismatch { expected: stored, actual: expected });
         }
-        match &mut entry.content {
-            Content::Dense { root, .. } => *root = self.root,
-            _ if self.root != Digest::ZERO => {
-                return Err(refused("a root is given for an entry without one"));
-            }
-            _ => {}
+        if !entry.has_root() && self.root != Digest::ZERO {
+            return Err(refused("a root is given for an entry without one"));
         }
+        entry.set_root(self.root);
         Ok(entry)
     }
 }

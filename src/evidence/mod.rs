@@ -11,7 +11,7 @@ use std::collections::HashMap;
 pub use anchor::AnchorRecord;
 pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame};
 
-use crate::commit::{CommitError, Content, Entry, State, roots};
+use crate::commit::{CommitError, Entry, State, roots};
 use crate::primitives::{Address, Digest, Report};
 use crate::receipt::schema::{GENESIS, KINDS, Kind, TREE_HEAD};
 use crate::receipt::{Body, Receipt, Signature};
@@ -67,6 +67,9 @@ pub enum OpeningError {
     /// The payload does not have as many bytes as the layout demands.
     #[error("its payload has {actual} bytes, the layout demands {expected}")]
     Length { expected: u64, actual: u64 },
+    /// Values are given for a tensor in blocks.
+    #[error("it holds values, but one of its tensors is sharded")]
+    ShardedValue,
     /// The entries make no state.
     #[error(transparent)]
     State(#[from] CommitError),
@@ -132,9 +135,13 @@ impl Log {
     pub fn open(&self, field: &FieldOpening, digest: Digest) -> Result<Opened, OpeningError> {
         let layout =
             self.layouts.get(&field.layout).ok_or(OpeningError::NoLayout { layout: field.layout })?;
-        let sizes: Vec<u64> = layout.iter().filter(|entry| entry.is_dense()).map(Entry::size).collect();
+        let sizes: Vec<u64> = layout.iter().filter(|entry| entry.has_root()).map(Entry::size).collect();
         let expected = match field.content {
             Openable::Roots(_) => sizes.len() as u64 * 32,
+            // No value gives a sharded entry its root.
+            Openable::Values(_) if layout.iter().any(|entry| entry.has_root() && !entry.is_dense()) => {
+                return Err(OpeningError::ShardedValue);
+            }
             Openable::Values(_) => sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size)),
         };
         let (Openable::Roots(payload) | Openable::Values(payload)) = &field.content;
@@ -157,8 +164,8 @@ impl Log {
         let mut found = found.into_iter();
         let mut entries = layout.clone();
         for entry in &mut entries {
-            if let Content::Dense { root, .. } = &mut entry.content {
-                *root = found.next().expect("one root per dense entry");
+            if entry.has_root() {
+                entry.set_root(found.next().expect("one root per tensor"));
             }
         }
         let state = State::new(entries)?;

@@ -6,8 +6,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::LedgerError;
-use crate::commit::{Commitment, Entry, State};
+use crate::commit::merkle::CompactRange;
+use crate::commit::{Commitment, Entry, Sha256, State};
 use crate::evidence::{AnchorRecord, Log};
+use crate::files;
 use crate::journal::{JournalError, write_durably};
 use crate::primitives::{Address, Digest};
 use crate::receipt::Body;
@@ -252,11 +254,13 @@ impl RunFolder {
     /// The root over what is stored for a tensor; none when the object is missing, zero when what
     /// lies there cannot be the tensor: no file, or one of another size.
     pub fn object_root(&self, tensor: &Entry) -> Option<Digest> {
-        match open_regular(&object_path(&self.path, &tensor.root())) {
-            Ok(Some(file)) if file.metadata().is_ok_and(|metadata| metadata.len() == tensor.size()) => Some(
-                crate::commit::reader_root(file.take(tensor.size())).map_or(Digest::ZERO, |(root, _)| root),
-            ),
+        let path = object_path(&self.path, &tensor.root());
+        match open_regular(&path) {
             Ok(None) => None,
+            Ok(Some(file)) if file.metadata().is_ok_and(|metadata| metadata.len() == tensor.size()) => {
+                let found = files::ranges::<Sha256>(&path, &mut |_| true).ok().flatten();
+                Some(found.map_or(Digest::ZERO, |(_, ranges)| CompactRange::joined(ranges).root()))
+            }
             _ => Some(Digest::ZERO),
         }
     }

@@ -334,7 +334,7 @@ impl Ledger {
         let content = match &field.values {
             Some(values) => Openable::Values(values.clone()),
             None => {
-                Openable::Roots(entries.iter().filter(|e| e.is_dense()).flat_map(|e| e.root().0).collect())
+                Openable::Roots(entries.iter().filter(|e| e.has_root()).flat_map(|e| e.root().0).collect())
             }
         };
         let (Openable::Roots(payload) | Openable::Values(payload)) = &content;

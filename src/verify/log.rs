@@ -48,7 +48,7 @@ pub(super) fn check(
         state: Vec::new(),
         closed: false,
     };
-    let mut tree = CompactRange::default();
+    let mut tree = <CompactRange>::default();
     let mut roots = Vec::with_capacity(log.receipts.len() + 1);
     roots.push(tree.root());
     for receipt in &log.receipts {

@@ -105,7 +105,7 @@ def chunks(data: bytes) -> list[bytes]:
 @dataclass(frozen=True)
 class Entry:
     name: str
-    kind: int = 0  # 0 dense, 1 absent, 2 alias
+    kind: int = 0  # 0 dense, 1 absent, 2 alias, 4 sharded
     dtype: str = ""
     shape: tuple[int, ...] = ()
     size: int = 0
@@ -183,6 +183,106 @@ def state_root(entries: Sequence[Entry], entry_key: bytes | None = None) -> byte
 def state_digest(entries: Sequence[Entry], blind: bytes = ZERO, entry_key: bytes | None = None) -> bytes:
     size = sum(entry.size for entry in entries)
     return tuple_digest(STATE_ID, 2, len(entries), size, state_root(entries, entry_key), blind)
+
+
+# Section 3, sharded tensors: runs of bytes that merge, and boxes that do not.
+
+
+def subtrees(first: int, end: int) -> list[tuple[int, int]]:
+    """The largest aligned full subtrees that tile chunks [first, end), left to right."""
+    found = []
+    while first < end:
+        width = first & -first or 1 << 63
+        while first + width > end:
+            width >>= 1
+        found.append((first, first + width))
+        first += width
+    return found
+
+
+def shard(data: bytes, offset: int) -> bytes:
+    """The encoding of the shard that holds `data` at `offset` of something larger."""
+    end = offset + len(data)
+    first, last = -(-offset // CHUNK), end // CHUNK
+    head = b"counterfoil.shard.v1" + struct.pack(">QQ", offset, len(data))
+    if end < first * CHUNK:
+        return head + data
+    border = first * CHUNK - offset
+    whole = chunks(data[border : last * CHUNK - offset])
+    roots = [root(whole[low - first : high - first]) for low, high in subtrees(first, last)]
+    return b"".join([head, data[:border], *roots, data[last * CHUNK - offset :]])
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    offset: tuple[int, ...]
+    extent: tuple[int, ...]
+    root: bytes
+
+    @staticmethod
+    def of(array: np.ndarray, offset: tuple[int, ...]) -> Block:
+        return Block(offset, array.shape, root(chunks(canonical(array))))
+
+
+def sharded_root(blocks: Sequence[Block]) -> bytes:
+    parts = [b"counterfoil.sharded.v1", struct.pack(">I", len(blocks))]
+    for block in sorted(blocks):
+        parts += [struct.pack(">Q", each) for each in (*block.offset, *block.extent)]
+        parts.append(block.root)
+    return sha256(b"".join(parts))
+
+
+# 0G storage roots, by the rule in tests/vectors/zerog_roots.json.
+
+SECTOR = 256  # bytes of a leaf
+SEGMENT = 1024  # leaves of a segment
+
+
+def storage_leaves(data: bytes) -> list[bytes]:
+    """The hashes of the sectors and of the zero sectors behind them."""
+    found = [keccak(data[at : at + SECTOR].ljust(SECTOR, b"\0")) for at in range(0, len(data), SECTOR)]
+    unit = max((1 << (len(found) - 1).bit_length()) // 16, 1)
+    return found + [keccak(bytes(SECTOR))] * (-len(found) % unit)
+
+
+def storage_node(hashes: Sequence[bytes]) -> bytes:
+    """The tree of RFC 9162 with Keccak and without prefixes, over hashes."""
+    if len(hashes) == 1:
+        return hashes[0]
+    middle = Tree.split(0, len(hashes))
+    return keccak(storage_node(hashes[:middle]) + storage_node(hashes[middle:]))
+
+
+def storage_submission(leaves: Sequence[bytes]) -> list[tuple[bytes, int]]:
+    """The perfect trees, largest first, that the number of leaves in binary asks for."""
+    found, at = [], 0
+    for height in reversed(range(len(leaves).bit_length())):
+        if len(leaves) >> height & 1:
+            found.append((storage_node(leaves[at : at + (1 << height)]), height))
+            at += 1 << height
+    return found
+
+
+def storage_segments(leaves: Sequence[bytes]) -> list[bytes]:
+    return [storage_node(leaves[at : at + SEGMENT]) for at in range(0, len(leaves), SEGMENT)]
+
+
+def storage_proof(segments: Sequence[bytes], index: int) -> tuple[list[bytes], list[bool]]:
+    """Lemma: the segment, its siblings upwards, the root. Path: whether each sibling is on the right."""
+
+    def siblings(low: int, high: int) -> list[tuple[bytes, bool]]:
+        if high - low == 1:
+            return []
+        middle = Tree.split(low, high)
+        if index < middle:
+            return [*siblings(low, middle), (storage_node(segments[middle:high]), True)]
+        return [*siblings(middle, high), (storage_node(segments[low:middle]), False)]
+
+    if len(segments) == 1:
+        return [segments[0]], []
+    found = siblings(0, len(segments))
+    lemma = [segments[index], *(each for each, _ in found), storage_node(segments)]
+    return lemma, [right for _, right in found]
 
 
 # Section 4: receipts, their schema read from the page.

@@ -223,7 +223,7 @@ impl Opened {
                     }
                 }
                 Content::Absent => scalars.set_item(&entry.name, py.None())?,
-                Content::Alias { .. } => {}
+                Content::Alias { .. } | Content::Sharded { .. } => {}
             }
         }
         Ok(scalars)

@@ -3,18 +3,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use counterfoil::commit::merkle::{self, CompactRange};
 use counterfoil::commit::{
-    ChunkOpening, CommitError, Commitment as CoreCommitment, CommitmentKind, Content, Entry as CoreEntry,
-    Opening as CoreOpening, ProofError, State, leaf_hash, merkle, reader_root, roots,
+    Block, ChunkOpening, CommitError, Commitment as CoreCommitment, CommitmentKind, Content,
+    Entry as CoreEntry, Opening as CoreOpening, ProofError, Sha256, Shard as CoreShard, ShardError, State,
+    bytes_root, leaf_hash, merge_shards, watched_roots,
 };
-use counterfoil::journal::JournalError;
+use counterfoil::files;
 use counterfoil::primitives::Digest;
 use counterfoil::tensor::{DTYPES, TensorError};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
-use crate::gateway::{digest, enter, error, raise};
+use crate::arrays::PlainArray;
+use crate::gateway::{digest, enter, error, raise, watched};
+use crate::shard::Shard;
 
 /// One entry of a state.
 #[pyclass(frozen, module = "counterfoil", name = "Entry")]
@@ -31,6 +35,7 @@ impl Entry {
     fn kind(&self) -> &'static str {
         match self.0.content {
             Content::Dense { .. } => "dense",
+            Content::Sharded { .. } => "sharded",
             Content::Absent => "absent",
             Content::Alias { .. } => "alias",
         }
@@ -39,7 +44,7 @@ impl Entry {
     #[getter]
     fn dtype(&self) -> &str {
         match &self.0.content {
-            Content::Dense { dtype, .. } => dtype,
+            Content::Dense { dtype, .. } | Content::Sharded { dtype, .. } => dtype,
             _ => "",
         }
     }
@@ -47,7 +52,7 @@ impl Entry {
     #[getter]
     fn shape(&self) -> Vec<u64> {
         match &self.0.content {
-            Content::Dense { shape, .. } => shape.clone(),
+            Content::Dense { shape, .. } | Content::Sharded { shape, .. } => shape.clone(),
             _ => Vec::new(),
         }
     }
@@ -85,7 +90,7 @@ pub(crate) struct Commitment {
 }
 
 impl Commitment {
-    fn of_bytes(commitment: CoreCommitment) -> Commitment {
+    pub(crate) fn of_bytes(commitment: CoreCommitment) -> Commitment {
         Commitment { commitment, state: None, values: None }
     }
 
@@ -210,11 +215,9 @@ fn open_chunk(
     let array: PyReadonlyArray1<'_, u8> = canonical.extract()?;
     let bytes = array.as_slice()?;
     enter(py, || {
-        let actual = CoreCommitment::of_bytes(bytes).root;
-        match actual == root {
-            true => ChunkOpening::new(bytes, index),
-            false => Err(ProofError::RootMismatch { expected: root, actual }),
-        }
+        let opening = ChunkOpening::new(bytes, index)?;
+        opening.verify(bytes.len() as u64, &root)?;
+        Ok::<_, ProofError>(opening)
     })
 }
 
@@ -255,83 +258,161 @@ impl Opening {
 }
 
 #[pyfunction]
-fn commit_bytes(py: Python<'_>, data: PyReadonlyArray1<'_, u8>) -> PyResult<Commitment> {
+#[pyo3(signature = (data, progress = None))]
+fn commit_bytes(
+    py: Python<'_>,
+    data: PyReadonlyArray1<'_, u8>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Commitment> {
     let bytes = data.as_slice()?;
-    let run = || CoreCommitment::of_bytes(bytes);
+    let size = bytes.len() as u64;
     // Releasing the interpreter costs more than hashing two chunks.
-    let commitment = if bytes.len() <= 2048 { run() } else { enter(py, || Ok::<_, ProofError>(run()))? };
-    Ok(Commitment::of_bytes(commitment))
+    let root = match size {
+        0..=2048 => bytes_root(bytes),
+        _ => watched(py, progress.as_ref(), size, |watch| {
+            Ok::<_, ProofError>(watched_roots(&[bytes], watch).map(|roots| roots[0]))
+        })?,
+    };
+    Ok(Commitment::of_bytes(CoreCommitment::of_root(root, size)))
 }
 
 #[pyfunction]
-fn commit_file(py: Python<'_>, path: PathBuf) -> PyResult<Commitment> {
-    enter(py, || {
-        let failed = |error: std::io::Error| JournalError::of_file(&path, &error);
-        let (root, size) = std::fs::File::open(&path).and_then(reader_root).map_err(failed)?;
-        Ok::<_, JournalError>(Commitment::of_bytes(CoreCommitment::of_root(root, size)))
+#[pyo3(signature = (path, progress = None))]
+fn commit_file(py: Python<'_>, path: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Commitment> {
+    let total = enter(py, || files::open(&path).map(|(_, size)| size))?;
+    let (size, ranges) =
+        watched(py, progress.as_ref(), total, |watch| files::ranges::<Sha256>(&path, watch))?;
+    Ok(Commitment::of_bytes(CoreCommitment::of_root(CompactRange::joined(ranges).root(), size)))
+}
+
+/// What `counterfoil.commit.describe` says of a value: dtype, shape, and canonical bytes or parts;
+/// or the target of an alias; or nothing.
+#[derive(FromPyObject)]
+struct Described<'py> {
+    dtype: String,
+    shape: Vec<u64>,
+    data: Option<PyReadonlyArray1<'py, u8>>,
+    target: Option<String>,
+    parts: Option<Parts>,
+}
+
+/// A tensor's parts on several workers.
+#[derive(FromPyObject)]
+enum Parts {
+    Shards(Vec<Shard>),
+    Blocks(Vec<(Vec<u64>, Vec<u64>, [u8; 32])>),
+}
+
+impl Described<'_> {
+    /// The entry, with the root if no bytes are to be hashed for it.
+    fn entry(&self, name: &str) -> Result<CoreEntry, CommitError> {
+        let Described { dtype, shape, .. } = self;
+        let refused = |error: ShardError| CommitError::Parts { name: name.into(), detail: error.to_string() };
+        match (&self.parts, &self.target, &self.data) {
+            (Some(Parts::Shards(shards)), ..) => {
+                let shards: Vec<CoreShard> = shards.iter().map(|shard| shard.0.clone()).collect();
+                let whole = merge_shards(&shards).map_err(refused)?;
+                dense(name, dtype, shape, whole.root, whole.size)
+            }
+            (Some(Parts::Blocks(blocks)), ..) => {
+                let block = |(offset, shape, root): &(Vec<u64>, Vec<u64>, [u8; 32])| Block {
+                    offset: offset.clone(),
+                    shape: shape.clone(),
+                    root: root.into(),
+                };
+                CoreEntry::sharded(name, dtype, shape, &blocks.iter().map(block).collect::<Vec<_>>())
+            }
+            (_, Some(target), _) => {
+                Ok(CoreEntry { name: name.into(), content: Content::Alias { target: target.clone() } })
+            }
+            (_, _, Some(data)) => dense(name, dtype, shape, Digest::ZERO, data.as_array().len() as u64),
+            _ => Ok(CoreEntry { name: name.into(), content: Content::Absent }),
+        }
+    }
+}
+
+/// A dense entry whose bytes are as many as its dtype and shape demand.
+fn dense(
+    name: &str,
+    dtype: &str,
+    shape: &[u64],
+    root: Digest,
+    actual: u64,
+) -> Result<CoreEntry, CommitError> {
+    let entry = CoreEntry::dense(name, dtype, shape, root)?;
+    match entry.size() {
+        expected if expected == actual => Ok(entry),
+        expected => Err(TensorError::Length { name: name.into(), expected, actual }.into()),
+    }
+}
+
+/// A value whose bytes are to be hashed.
+enum Held<'py> {
+    Plain(PlainArray<'py>),
+    Described(PyReadonlyArray1<'py, u8>),
+}
+
+#[pyfunction]
+#[pyo3(signature = (tensors, keep = false, progress = None))]
+fn commit_tensors(
+    py: Python<'_>,
+    tensors: &Bound<'_, PyDict>,
+    keep: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Commitment> {
+    let describe = py.import("counterfoil.commit")?.getattr("describe")?;
+    let mut entries = Vec::with_capacity(tensors.len());
+    // The entries whose bytes are here, by their place.
+    let mut held = Vec::with_capacity(tensors.len());
+    for (name, value) in tensors {
+        let place = entries.len();
+        let refused = |error: CommitError| raise(py, &error);
+        let text = name.cast::<PyString>().ok().and_then(|name| name.to_str().ok());
+        if let (Some(name), Some(array)) = (text, PlainArray::new(&value)) {
+            let (dtype, shape, size) = (array.dtype(), array.shape(), array.bytes()?.len() as u64);
+            entries.push(dense(name, dtype, &shape, Digest::ZERO, size).map_err(refused)?);
+            held.push((place, Held::Plain(array)));
+            continue;
+        }
+        let described: Described<'_> = describe.call1((&name, &value))?.extract()?;
+        let name: String = name.extract()?;
+        if keep && described.parts.is_some() {
+            let detail = "a tensor in parts cannot be kept by value".into();
+            return Err(refused(CommitError::Parts { name, detail }));
+        }
+        entries.push(described.entry(&name).map_err(refused)?);
+        held.extend(described.data.map(|data| (place, Held::Described(data))));
+    }
+    let mut hashed = Vec::with_capacity(held.len());
+    for (place, value) in &held {
+        let bytes = match value {
+            Held::Plain(array) => array.bytes()?,
+            Held::Described(array) => array.as_slice()?,
+        };
+        hashed.push((*place, bytes));
+    }
+    let total = hashed.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    watched(py, progress.as_ref(), total, |watch| {
+        let bytes: Vec<&[u8]> = hashed.iter().map(|(_, bytes)| *bytes).collect();
+        let Some(roots) = watched_roots(&bytes, watch) else { return Ok(None) };
+        for ((place, _), root) in hashed.iter().zip(roots) {
+            entries[*place].set_root(root);
+        }
+        let values = keep.then(|| Arc::new(in_order(&entries, &hashed)));
+        let state = State::new(entries)?;
+        Ok::<_, CommitError>(Some(Commitment {
+            commitment: state.commitment(),
+            state: Some(Arc::new(state)),
+            values,
+        }))
     })
 }
 
-/// A described tensor: name, dtype, shape, canonical bytes; or, without bytes, the target of an
-/// alias or nothing.
-type Described<'py> = (String, String, Vec<u64>, Option<PyReadonlyArray1<'py, u8>>, Option<String>);
-
-#[pyfunction]
-#[pyo3(signature = (tensors, keep = false))]
-fn commit_tensors(py: Python<'_>, tensors: Vec<Described<'_>>, keep: bool) -> PyResult<Commitment> {
-    let mut bytes = Vec::with_capacity(tensors.len());
-    for (.., array, _) in &tensors {
-        bytes.push(array.as_ref().map_or(Ok(&[][..]), |array| array.as_slice())?);
-    }
-    let described: Vec<Description<'_>> = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, dtype, shape, array, target), bytes)| Description {
-            name,
-            tensor: array.is_some().then_some((dtype.as_str(), shape.as_slice(), *bytes)),
-            target: target.as_deref(),
-        })
-        .collect();
-    enter(py, || commit_described(&described, &bytes, keep))
-}
-
-/// A tensor by dtype, shape and bytes; or an alias of another; or nothing.
-struct Description<'a> {
-    name: &'a str,
-    tensor: Option<(&'a str, &'a [u64], &'a [u8])>,
-    target: Option<&'a str>,
-}
-
-impl Description<'_> {
-    fn entry(&self, root: Digest) -> Result<CoreEntry, CommitError> {
-        let Some((dtype, shape, bytes)) = self.tensor else {
-            let content =
-                self.target.map_or(Content::Absent, |target| Content::Alias { target: target.into() });
-            return Ok(CoreEntry { name: self.name.into(), content });
-        };
-        let entry = CoreEntry::dense(self.name, dtype, shape, root)?;
-        let (expected, actual) = (entry.size(), bytes.len() as u64);
-        if expected != actual {
-            return Err(TensorError::Length { name: self.name.into(), expected, actual }.into());
-        }
-        Ok(entry)
-    }
-}
-
-fn commit_described(
-    described: &[Description<'_>],
-    bytes: &[&[u8]],
-    keep: bool,
-) -> Result<Commitment, CommitError> {
-    let entries = described.iter().zip(roots(bytes)).map(|(description, root)| description.entry(root));
-    let state = State::new(entries.collect::<Result<_, _>>()?)?;
-    let values = keep.then(|| {
-        let mut named: Vec<(&str, &[u8])> =
-            described.iter().zip(bytes).map(|(row, bytes)| (row.name, *bytes)).collect();
-        named.sort_by_key(|(name, _)| name.as_bytes());
-        Arc::new(named.into_iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect())
-    });
-    Ok(Commitment { commitment: state.commitment(), state: Some(Arc::new(state)), values })
+/// All bytes, in the order of their names.
+fn in_order(entries: &[CoreEntry], hashed: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut sorted = hashed.to_vec();
+    sorted.sort_by_key(|(place, _)| entries[*place].name.as_bytes());
+    sorted.into_iter().flat_map(|(_, bytes)| bytes).copied().collect()
 }
 
 /// Plain SHA-256 of the whole buffer, the measure that benchmarks compare with.
@@ -365,7 +446,7 @@ fn inclusion_proof<'py>(
     entries: Vec<Vec<u8>>,
     index: u64,
 ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    Ok(to_list(py, &enter(py, || merkle::inclusion_proof(&leaves(&entries), index))?))
+    Ok(to_list(py, &enter(py, || merkle::inclusion_proof::<Sha256>(&leaves(&entries), index))?))
 }
 
 #[pyfunction]
@@ -389,7 +470,8 @@ fn verify_inclusion(
 ) -> PyResult<()> {
     let leaf = if hashed { digest(py, "a hashed leaf", leaf)? } else { leaf_hash(leaf) };
     let (proof, root) = (digests(py, &proof)?, digest(py, "the root", root)?);
-    merkle::verify_inclusion(&leaf, index, size, &proof, &root).map_err(|refused| raise(py, &refused))
+    merkle::verify_inclusion::<Sha256>(&leaf, index, size, &proof, &root)
+        .map_err(|refused| raise(py, &refused))
 }
 
 #[pyfunction]

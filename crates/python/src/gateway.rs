@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use counterfoil::commit::Watch;
 use counterfoil::primitives::Report;
 use pyo3::prelude::*;
 
@@ -24,6 +25,29 @@ pub(crate) fn enter<T: Send, E: Report + Send>(
                 [None, None, None],
             ))
         }
+    }
+}
+
+/// Runs core code that may take long: now and then Python handles its signals and `progress` is
+/// called with the bytes done and `total`. What either of them raises stops the work.
+pub(crate) fn watched<T: Send, E: Report + Send>(
+    py: Python<'_>,
+    progress: Option<&Py<PyAny>>,
+    total: u64,
+    work: impl FnOnce(Watch<'_>) -> Result<Option<T>, E> + Send,
+) -> PyResult<T> {
+    let mut raised = None;
+    let mut watch = |done: u64| {
+        let seen = Python::attach(|py| {
+            py.check_signals()?;
+            progress.map_or(Ok(()), |progress| progress.call1(py, (done, total)).map(drop))
+        });
+        raised = seen.err();
+        raised.is_none()
+    };
+    match enter(py, || work(&mut watch))? {
+        Some(result) => Ok(result),
+        None => Err(raised.expect("only an exception stops the work")),
     }
 }
 

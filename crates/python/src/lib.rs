@@ -1,10 +1,13 @@
 //! The shim: one Python function or method is argument parsing and one call of the core.
 
+mod arrays;
 mod audit;
 mod chain;
 mod commit;
 mod gateway;
 mod ledger;
+mod shard;
+mod storage;
 
 use pyo3::prelude::*;
 
@@ -12,6 +15,8 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     commit::register(module)?;
+    shard::register(module)?;
+    storage::register(module)?;
     ledger::register(module)?;
     audit::register(module)?;
     chain::register(module)

@@ -40,8 +40,8 @@ def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> bytes:
     for field, state in states.items():
         listing[field] = []
         for name, value in state.items():
-            _, tag, shape, flat, target = describe(name, value)
-            listing[field].append([name, None, target] if flat is None else [name, tag, shape])
+            tag, shape, flat, target, _ = describe(name, value)
+            listing[field].append([name, None, target] if flat is None else [name, tag, list(shape)])
             parts.append(b"" if flat is None else flat.tobytes())
     head = json.dumps({"header": dict(header), "states": listing}).encode()
     return struct.pack(">I", len(head)) + head + b"".join(parts)
