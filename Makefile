@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python notebooks lint format bench contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash sanitize contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -63,8 +63,16 @@ format: .venv/.extension ## Format the Rust and Python sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.extension ## Measure; writes benches/results and prints BENCHMARKS.md's tables
+bench: .venv/.extension ## Measure a recorded step; writes benches/results and prints BENCHMARKS.md's table
 	$(BIN)/python benches/bench.py
+
+bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FILE=8: an 8 GiB file too)
+	cargo bench --quiet --bench sha3 --no-run
+	$(BIN)/python benches/hashing.py --file $(or $(FILE),2)
+
+sanitize: ## The hashing tests under AddressSanitizer (x86-64 Linux)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --quiet --test hashing \
+		--target x86_64-unknown-linux-gnu --target-dir target/sanitized
 
 contracts: ## Compile the contracts anew and compare with the committed artifact (needs npm)
 	cd contracts && npm ci --no-audit --no-fund && npm run build

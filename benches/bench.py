@@ -1,94 +1,22 @@
-"""Measures what the documentation claims; `make bench` runs it.
+"""Measures what recording a step costs beyond hashing its bytes; `make bench` runs it.
 
-Every contestant runs in a process of its own, pinned to the cores it may use, and the contestants
-take turns, so that a slow minute of the machine hits all of them. Medians are reported; the ratios
-are medians of the ratios within one round. Writes benches/results/cpu.json and prints the tables.
+Writes benches/results/step.json and prints the table. benches/hashing.py measures hashing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SIZE = 1 << 30
-ROUNDS = 7
 TENSORS, STEPS = 150, 200
-
-# Name, cores it may use. Flat hashes build no tree; on two cores they hash two halves.
-CONTESTANTS = [
-    ("commit_bytes", 1),
-    ("commit_bytes", 2),
-    ("flat sha2", 1),
-    ("flat sha2", 2),
-    ("hashlib sha256", 1),
-    ("blake3", 1),
-    ("blake3", 2),
-]
-
-
-def contestant(name: str, cores: int) -> Callable[[Any], object]:
-    """The function to measure; imported after the process was pinned."""
-    import blake3
-    import numpy as np
-
-    import counterfoil
-    from counterfoil import _native
-
-    pool = ThreadPoolExecutor(cores)
-    return {
-        "commit_bytes": counterfoil.commit_bytes,
-        "flat sha2": lambda data: list(pool.map(_native.flat_sha256, np.split(data, cores))),
-        "hashlib sha256": lambda data: hashlib.sha256(data).digest(),
-        "blake3": lambda data: blake3.blake3(data, max_threads=cores).digest(),
-    }[name]
-
-
-def measure_one(name: str, cores: int) -> None:
-    """Child process: prints the seconds that hashing SIZE bytes takes."""
-    import numpy as np
-
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    function = contestant(name, cores)
-    data = np.tile(np.frombuffer(os.urandom(1 << 20), np.uint8), SIZE >> 20)
-    function(data[: SIZE // 8])
-    start = time.perf_counter()
-    function(data)
-    print(time.perf_counter() - start)
-
-
-def throughput() -> list[dict[str, object]]:
-    """GiB/s of every contestant, and its ratio to flat sha2 on as many cores in the same round."""
-    seconds: dict[tuple[str, int], list[float]] = {each: [] for each in CONTESTANTS}
-    for _ in range(ROUNDS):
-        for name, cores in CONTESTANTS:
-            command = [sys.executable, __file__, name, str(cores)]
-            seconds[name, cores].append(float(subprocess.check_output(command)))
-    return [
-        {
-            "name": name,
-            "cores": cores,
-            "GiB/s": round(SIZE / 2**30 / statistics.median(taken), 3),
-            "of flat sha2": round(
-                statistics.median(f / t for f, t in zip(seconds["flat sha2", cores], taken, strict=True)), 3
-            ),
-            "seconds": [round(each, 4) for each in taken],
-        }
-        for (name, cores), taken in seconds.items()
-    ]
 
 
 def steps() -> dict[str, object]:
@@ -144,35 +72,25 @@ def processor() -> str:
 
 
 def main() -> None:
-    """Measures everything, writes the results, prints the tables."""
+    """Measures, writes the results, prints the table."""
     results = {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
-        "versions": {name: version(name) for name in ("counterfoil", "blake3", "numpy")},
+        "versions": {name: version(name) for name in ("counterfoil", "numpy")},
         "python": platform.python_version(),
         "load before": os.getloadavg()[0],
-        "bytes": SIZE,
-        "rounds": ROUNDS,
-        "throughput": throughput(),
         "step": steps(),
     }
-    target = HERE / "results" / "cpu.json"
+    target = HERE / "results" / "step.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(results, indent=1) + "\n")
     print(f"{results['processor']}, {results['cores']} cores, {results['date']}\n")
-    print("| what | cores | GiB/s | flat sha2 on as many cores = 1 |\n|---|---|---|---|")
-    for each in results["throughput"]:
-        ratio = each["of flat sha2"]
-        print(f"| {each['name']} | {each['cores']} | {each['GiB/s']:.2f} | {ratio:.2f} |")
-    print("\n| one recorded step | |\n|---|---|")
+    print("| one recorded step | |\n|---|---|")
     for name, value in results["step"].items():
         print(f"| {name} | {value} |")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        measure_one(sys.argv[1], int(sys.argv[2]))
-    else:
-        main()
+    main()

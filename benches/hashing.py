@@ -80,7 +80,7 @@ def jobs(backends: Sequence[str]) -> Iterator[Job]:
         yield from (Job("blake3", cores, size) for size in STATES.values())
         yield from (Job("storage.root", cores, STORED, each) for each in backends if each != "sha-ni")
     yield from (Job("flat sha2", 1, size) for size in [*SIZES.values(), *STATES.values()] if size != GIB)
-    yield Job("flat keccak", 1, STORED)
+    yield Job("sha3 crate", 1, STORED)
     yield from (Job(name, 1, STORED_BY_SDK) for name in ("storage.root", "0G SDK"))
 
 
@@ -128,7 +128,6 @@ def contestant(job: Job, path: str) -> tuple[Callable[[Any], bytes], Any]:
         "commit_bytes": lambda data: counterfoil.commit_bytes(data).root,
         "storage.root": lambda data: storage.root(data).root,
         "flat sha2": lambda data: b"".join(each(_native.flat_sha256, parts(data))),
-        "flat keccak": lambda data: _native.flat_keccak256(data),
         "hashlib": lambda data: b"".join(each(sha256, parts(data))),
         "blake3": lambda data: blake3.blake3(data, max_threads=job.cores).digest(),
         "memory read": read,
@@ -158,7 +157,6 @@ def read_alone(path: str) -> bytes:
 
 def measure(job: Job, path: str) -> dict[str, Any]:
     """Child process: the seconds that one call takes, its result, and the memory if it reads a file."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.cores])
     function, argument = contestant(job, path)
     if not isinstance(argument, str):
         function(argument if isinstance(argument, dict) else argument[: len(argument) // 8])
@@ -192,7 +190,13 @@ def memory() -> dict[str, int]:
 def run(job: Job, path: Path, python: str = sys.executable) -> dict[str, Any]:
     """Measures one job in a process of its own."""
     command = [python, __file__, "--child", json.dumps(asdict(job)), str(path)]
-    taken: dict[str, Any] = json.loads(subprocess.check_output(command))
+    if job.name == "sha3 crate":
+        command = ["cargo", "bench", "--quiet", "--bench", "sha3", "--", str(path), str(job.size)]
+    cores = sorted(os.sched_getaffinity(0))[: job.cores]
+    pinned = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, cores)
+    )
+    taken: dict[str, Any] = json.loads(pinned.stdout)
     return taken
 
 
@@ -308,8 +312,8 @@ def print_tables(taken: Taken, missing: dict[str, str], on_disk: dict[str, Any])
     compared(taken, whole, lambda job: Job("flat sha2", job.cores), "flat sha2 on as many cores")
     by_size(taken, "commit_bytes", SIZES, "GB/s")
     by_size(taken, "commit_tensors", STATES, "ms")
-    stored = [job for job in taken if job.name in ("storage.root", "flat keccak", "0G SDK")]
-    compared(taken, stored, lambda job: Job("flat keccak", 1, STORED), "flat keccak on one core")
+    stored = [job for job in taken if job.name in ("storage.root", "sha3 crate", "0G SDK")]
+    compared(taken, stored, lambda job: Job("sha3 crate", 1, STORED), "flat sha3 crate on one core")
     if (sdk := Job("0G SDK", 1, STORED_BY_SDK)) in taken:
         seconds, times = median(taken, sdk), ratio(taken, Job("storage.root", 1, STORED_BY_SDK), sdk)
         print(f"\n0G SDK: {seconds:.2f} s for {STORED_BY_SDK / 1e6:.0f} MB, which makes")

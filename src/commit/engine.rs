@@ -209,7 +209,8 @@ mod pool {
                 match receiver.recv_timeout(Duration::from_millis(50)) {
                     Ok(results) => return results,
                     Err(mpsc::RecvTimeoutError::Timeout) => {
-                        if !watch(done.load(Ordering::Relaxed)) {
+                        // Once it stopped the work, it hears no more of it.
+                        if !stopped.load(Ordering::Relaxed) && !watch(done.load(Ordering::Relaxed)) {
                             stopped.store(true, Ordering::Relaxed);
                         }
                     }

@@ -45,9 +45,10 @@ pub(crate) fn watched<T: Send, E: Report + Send>(
         raised = seen.err();
         raised.is_none()
     };
-    match enter(py, || work(&mut watch))? {
-        Some(result) => Ok(result),
-        None => Err(raised.expect("only an exception stops the work")),
+    let result = enter(py, || work(&mut watch));
+    match raised {
+        Some(raised) => Err(raised),
+        None => Ok(result?.expect("only an exception stops the work")),
     }
 }
 

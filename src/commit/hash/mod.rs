@@ -89,3 +89,10 @@ impl Backend {
         self as u8 >= FORCED.load(Ordering::Relaxed)
     }
 }
+
+/// The values, if all of them are there.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn all<T, const N: usize>(values: [Option<T>; N]) -> Option<[T; N]> {
+    values.iter().all(Option::is_some).then(|| values.map(|value| value.expect("all are there")))
+}

@@ -71,9 +71,9 @@ fn whole_groups<const N: usize>(
     for (group, found) in messages.as_chunks::<LANES>().0.iter().zip(hashes.as_chunks_mut().0) {
         let blocks: [Option<&[[u8; BLOCK]; N]>; LANES] =
             group.map(|message| message.as_chunks().0.try_into().ok().filter(|_| message.len() == N * BLOCK));
-        let [Some(_), .., Some(_)] = blocks else { break };
+        let Some(blocks) = super::all(blocks) else { break };
         done += LANES;
-        backend.hash::<N>(prefix, &blocks.map(|blocks| blocks.expect("checked")), &messages[done..], found);
+        backend.hash(prefix, &blocks, &messages[done..], found);
     }
     done
 }
