@@ -75,7 +75,8 @@ pub fn ranges<H: TreeHash + Send>(path: &Path, watch: Watch<'_>) -> Result<Optio
     let (file, size) = open(path)?;
     let changed = || FileError::Changed { path: path.into(), expected: size };
     match read_ranges(size, &|bytes, offset| read_at(&file, bytes, offset), watch) {
-        // Another size after the last byte was read: what was hashed was never there as a whole.
+        // A byte behind the last one, or a shorter file: what was hashed was never there as a whole.
+        Ok(_) if read_at(&file, &mut [0], size).is_ok() => Err(changed()),
         Ok(_) if file.metadata().map_or(0, |metadata| metadata.len()) != size => Err(changed()),
         Ok(ranges) => Ok(Some((size, ranges))),
         Err(Halt::Stopped) => Ok(None),

@@ -94,26 +94,32 @@ pub fn check_name(name: &str) -> Result<(), TensorError> {
     if name.len() > MAX_NAME {
         return refused("it is longer than 1,024 bytes");
     }
-    if name.chars().any(char::is_control) {
+    let has_control = match name.is_ascii() {
+        true => name.bytes().any(|byte| byte.is_ascii_control()),
+        false => name.chars().any(char::is_control),
+    };
+    if has_control {
         return refused("it holds a control character");
     }
     Ok(())
 }
 
-/// The number of canonical bytes of a tensor of this dtype and shape.
+/// The dtype's tag, and the number of canonical bytes of a tensor of this dtype and shape.
 ///
 /// # Errors
 /// [`TensorError::UnsupportedDtype`] and [`TensorError::Shape`].
-pub fn byte_length(name: &str, dtype: &str, shape: &[u64]) -> Result<u64, TensorError> {
-    let Some((_, item)) = DTYPES.iter().find(|(tag, _)| *tag == dtype) else {
+pub fn measure(name: &str, dtype: &str, shape: &[u64]) -> Result<(&'static str, u64), TensorError> {
+    let Some((tag, item)) = DTYPES.iter().find(|(tag, _)| *tag == dtype) else {
         return Err(TensorError::UnsupportedDtype { name: name.into(), dtype: dtype.into() });
     };
     if shape.len() > MAX_DIMENSIONS {
         return Err(TensorError::Shape { name: name.into(), reason: "more than 64 dimensions" });
     }
     if shape.contains(&0) {
-        return Ok(0);
+        return Ok((tag, 0));
     }
     let size = shape.iter().try_fold(*item, |size, extent| size.checked_mul(*extent));
-    size.ok_or(TensorError::Shape { name: name.into(), reason: "its size does not fit 64 bits" })
+    let size =
+        size.ok_or(TensorError::Shape { name: name.into(), reason: "its size does not fit 64 bits" })?;
+    Ok((tag, size))
 }

@@ -153,6 +153,8 @@ fn the_watch_stops_the_work_and_errors_of_reading_come_through() {
     };
     let found = read_ranges::<Sha256>(10 << 20, &broken, &mut |_| true);
     assert!(matches!(found, Err(Halt::Read(error)) if error.to_string() == "a bad sector"));
+    // A size that nothing has must not be allocated for.
+    assert!(matches!(read_ranges::<Sha256>(u64::MAX, &broken, &mut |_| true), Err(Halt::Read(_))));
 }
 
 /// Shards cut anywhere, also inside one chunk, in any order, through their encoding.

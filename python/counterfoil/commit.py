@@ -159,7 +159,13 @@ def commit_tensors(
     Source:
         docs/format.md, sections 2 and 3.
     """
-    return _native.commit_tensors(tensors if type(tensors) is dict else dict(tensors), keep, progress)
+    if type(tensors) is not dict:
+        try:
+            tensors = dict(tensors.items())
+        except AttributeError:
+            kind = type(tensors).__name__
+            raise InvalidInput(f"no mapping of names: a {kind}", expected="a mapping", actual=kind) from None
+    return _native.commit_tensors(tensors, keep, progress)
 
 
 def commit_shard(
@@ -193,7 +199,11 @@ def merge_shards(shards: Iterable[Shard]) -> Commitment:
     Raises:
         InvalidInput: They do not tile the whole from its first byte; `.where` names the byte.
     """
-    return _native.merge_shards(list(shards))
+    parts = list(shards)
+    for part in parts:
+        if not isinstance(part, Shard):
+            raise InvalidInput(f"{part!r} is no shard", expected="Shard", actual=type(part).__name__)
+    return _native.merge_shards(parts)
 
 
 def commit_block(tensor: Any, offset: Sequence[int]) -> Block:
@@ -206,6 +216,10 @@ def commit_block(tensor: Any, offset: Sequence[int]) -> Block:
     described = describe("block", tensor)
     if described.data is None or not hasattr(tensor, "shape"):
         raise InvalidInput("only tensors are blocks", expected="a tensor", actual=type(tensor).__name__)
+    if not isinstance(offset, Sequence):
+        raise InvalidInput(
+            "a block's offset has an index for each dimension", expected="a sequence", actual=repr(offset)
+        )
     places = tuple(_offset(place, "each offset") for place in offset)
     root = _native.commit_bytes(described.data).root
     return Block(places, tuple(described.shape), described.dtype, root)
@@ -228,7 +242,7 @@ def _flat(data: Any) -> Bytes1D:
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     try:
         return np.frombuffer(data, np.uint8)
-    except (TypeError, ValueError, BufferError) as refused:
+    except (TypeError, ValueError, BufferError, AttributeError) as refused:
         raise InvalidInput(
             f"contiguous bytes are needed, found {type(data).__name__}: {refused}",
             expected="contiguous bytes",
@@ -247,7 +261,9 @@ class Description(NamedTuple):
 
 
 def describe(name: str, value: Any) -> Description:
-    """What is committed for a value under this name."""
+    """What is committed for a value under this name; a description stands for itself."""
+    if isinstance(value, Description):
+        return value
     if not isinstance(name, str):
         raise InvalidInput(f"names are str, found {name!r}", expected="str", where=repr(name))
     try:
@@ -258,6 +274,8 @@ def describe(name: str, value: Any) -> Description:
     if value is None:
         return Description()
     if isinstance(value, Alias):
+        if not isinstance(value.target, str):
+            raise InvalidInput(f"{name}: an alias names a tensor, found {value.target!r}", where=name)
         return Description(target=value.target)
     if isinstance(value, Sharded):
         return _describe_sharded(name, value)
@@ -281,6 +299,8 @@ def describe(name: str, value: Any) -> Description:
             actual=type(value).__name__,
             where=name,
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInput(f"{name} is a masked array; commit to its .data and its .mask", where=name)
     return _describe_numpy(name, np.asarray(value))
 
 
@@ -292,6 +312,8 @@ def _offset(place: Any, what: str) -> int:
 
 def _describe_sharded(name: str, value: Sharded) -> Description:
     try:
+        if value.dtype not in _native.DTYPES:
+            raise InvalidInput(f"{value.dtype!r} is no tag of a dtype", expected=" ".join(_native.DTYPES))
         shape = [_offset(extent, "each extent") for extent in value.shape]
         parts = list(value.parts)
         shards = [part for part in parts if isinstance(part, Shard)]
@@ -299,13 +321,15 @@ def _describe_sharded(name: str, value: Sharded) -> Description:
             return Description(value.dtype, shape, parts=shards)
         blocks = []
         for part in parts:
-            if not isinstance(part, Block) or len(part.root) != 32 or part.dtype != value.dtype:
-                raise InvalidInput(f"{part!r} is no shard, or no block of {value.dtype} elements")
+            if not isinstance(part, Block) or part.dtype != value.dtype or len(bytes(part.root)) != 32:
+                raise InvalidInput(
+                    f"{part!r} is no block of {value.dtype} elements, nor are all parts shards"
+                )
             box = (part.offset, part.shape)
             offset, extents = (tuple(_offset(place, "each place") for place in side) for side in box)
             blocks.append((offset, extents, bytes(part.root)))
         return Description(value.dtype, shape, parts=blocks)
-    except (InvalidInput, TypeError) as refused:
+    except (InvalidInput, TypeError, ValueError) as refused:
         raise InvalidInput(f"{name}: {refused}", where=name) from None
 
 
@@ -313,6 +337,8 @@ def _describe_numpy(name: str, array: npt.NDArray[Any]) -> Description:
     tag = _TAGS.get(array.dtype.name)
     if tag is None:
         raise _unsupported(name, str(array.dtype))
+    if tag == "BOOL":
+        array = array != 0  # a view of other bytes may hold more than 0 and 1
     if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
         array = array.astype(array.dtype.newbyteorder("<"))
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -184,10 +184,17 @@ class Run:
 
         Returns:
             The commitment to them, as of `commit_tensors`.
+
+        Raises:
+            InvalidInput: A tensor is in parts, of which no bytes are here.
         """
-        commitment = commit_tensors(tensors)
+        described = {name: describe(name, value) for name, value in tensors.items()}
+        for name, description in described.items():
+            if description.parts is not None:
+                raise InvalidInput(f"{name} is in parts, and its bytes are not here to be stored", where=name)
+        commitment = commit_tensors(described)
         for entry in commitment.entries:
-            flat = describe(entry.name, tensors[entry.name]).data
+            flat = described[entry.name].data
             if flat is not None:
                 self._ledger.store(entry.root, flat)
         return commitment

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from counterfoil import _native
 from counterfoil._native import StorageRoot
-from counterfoil.commit import Progress, _flat
+from counterfoil.commit import Progress, _flat, _offset
 
 __all__ = ["StorageRoot", "root", "verify_segment"]
 
@@ -44,7 +44,7 @@ def root(
         256
 
     Source:
-        docs/format.md, section 11.
+        docs/format.md, section 11; 0G's own clients.
     """
     if isinstance(data, str | os.PathLike):
         return _native.storage_root_of_file(os.fspath(data), progress)
@@ -66,5 +66,7 @@ def verify_segment(
 
     Raises:
         ProofError: They do not belong together.
+        InvalidInput: A hash has not 32 bytes, or a number is no size.
     """
+    index, length = _offset(index, "the index"), _offset(length, "the length")
     _native.verify_storage_segment(segment, index, list(lemma), list(path), root, length)

@@ -5,6 +5,8 @@
 //! the lanes of the processor stay full. Memory beside the input is one batch's hashes per thread
 //! and some subtrees per batch.
 
+use std::ops::Range;
+
 use super::hash::{Domain, Sha256, TreeHash};
 use super::merkle::CompactRange;
 use crate::primitives::Digest;
@@ -13,7 +15,7 @@ use crate::primitives::Digest;
 const BATCH: usize = 1024;
 /// Below this many bytes the pool costs more than it saves.
 #[cfg(feature = "io")]
-const PARALLEL_FROM: usize = 512 << 10;
+const PARALLEL_FROM: u64 = 512 << 10;
 
 /// Sees how many bytes are hashed, now and then, on the thread that asked for them; returns whether
 /// to go on.
@@ -72,17 +74,22 @@ pub fn ranges<H: TreeHash + Send>(wholes: &[(u64, &[u8])], watch: Watch<'_>) -> 
             (first, rest) = (first + leaves as u64, behind);
         }
     }
-    let size = |batch: &Vec<Piece<'_>>| batch.iter().map(|piece| piece.bytes.len()).sum();
-    let done = in_parallel(&batches, size, |batch| subtrees::<H>(batch), watch)?;
     let mut joined: Vec<CompactRange<H>> =
         wholes.iter().map(|(first, _)| CompactRange::from(*first)).collect();
-    for (piece, range) in batches.iter().flatten().zip(done.into_iter().flatten()) {
-        joined[piece.whole].extend(range);
-    }
+    let hash = |index: u64| subtrees::<H>(&batches[index as usize]);
+    let mut join = |index: u64, ranges: Vec<CompactRange<H>>| {
+        for (piece, range) in batches[index as usize].iter().zip(ranges) {
+            joined[piece.whole].extend(range);
+        }
+        Ok(())
+    };
+    let size = |index: u64| batches[index as usize].iter().map(|piece| piece.bytes.len() as u64).sum();
+    in_rounds::<_, Stopped>(batches.len() as u64, size, hash, &mut join, watch).ok()?;
     Some(joined)
 }
 
 /// Why bytes that are read piece by piece have no tree.
+#[derive(Debug)]
 pub enum Halt {
     /// The watch said so.
     Stopped,
@@ -101,16 +108,16 @@ pub fn read_ranges<H: TreeHash + Send>(
     watch: Watch<'_>,
 ) -> Result<Vec<CompactRange<H>>, Halt> {
     let step = (BATCH * H::CHUNK) as u64;
-    let starts: Vec<u64> = (0..size.div_ceil(step)).map(|batch| batch * step).collect();
-    let length = |start: &u64| (size - start).min(step) as usize;
-    let work = |start: &u64| {
-        let mut bytes = vec![0; length(start)];
-        read(&mut bytes, *start)?;
-        let piece = Piece { whole: 0, first: start / H::CHUNK as u64, bytes: &bytes };
-        Ok(subtrees(&[piece]).remove(0))
+    let length = |index: u64| (size - index * step).min(step);
+    let hash = |index: u64| {
+        let mut bytes = vec![0; length(index) as usize];
+        read(&mut bytes, index * step)?;
+        Ok(subtrees(&[Piece { whole: 0, first: index * BATCH as u64, bytes: &bytes }]).remove(0))
     };
-    let done = in_parallel(&starts, length, work, watch).ok_or(Halt::Stopped)?;
-    done.into_iter().collect::<std::io::Result<_>>().map_err(Halt::Read)
+    let mut ranges = Vec::new();
+    let mut keep = |_, range: std::io::Result<_>| range.map(|range| ranges.push(range)).map_err(Halt::Read);
+    in_rounds(size.div_ceil(step), length, hash, &mut keep, watch)?;
+    Ok(ranges)
 }
 
 /// The subtrees over each piece. All levels of all pieces are hashed together.
@@ -121,33 +128,72 @@ fn subtrees<H: TreeHash>(pieces: &[Piece<'_>]) -> Vec<CompactRange<H>> {
     CompactRange::over(pieces.iter().map(|piece| (piece.first, piece.leaves::<H>())), hashes)
 }
 
-/// The results for all items, in their order, or none if the watch stopped the work.
-pub(super) fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    size: impl Fn(&T) -> usize + Sync,
-    work: impl Fn(&T) -> R + Sync,
-    watch: Watch<'_>,
-) -> Option<Vec<R>> {
+/// How many threads hash, asked of the system once: the answer takes it some microseconds.
+fn cores() -> u64 {
     #[cfg(feature = "io")]
-    if items.len() > 1
-        && items.iter().map(&size).sum::<usize>() >= PARALLEL_FROM
-        && let Some(pool) = pool::current()
     {
-        return pool::run(&pool, items, size, work, watch);
+        static CORES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+        *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from) as u64)
     }
-    let (mut results, mut done, mut seen) = (Vec::with_capacity(items.len()), 0, 0);
-    for item in items {
-        results.push(work(item));
-        done += size(item) as u64;
-        // A tenth of a second on the slowest processors.
-        if done - seen >= 32 << 20 {
-            seen = done;
-            if !watch(done) {
-                return None;
-            }
+    #[cfg(not(feature = "io"))]
+    1
+}
+
+/// The results for these items, computed on all cores when they are worth it: `size` bytes in all.
+pub(super) fn for_all<T: Sync, R: Send>(items: &[T], size: u64, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    on_all_cores(0..items.len() as u64, size, |index| work(&items[index as usize]))
+}
+
+/// The watch said no.
+struct Stopped;
+
+impl From<Stopped> for Halt {
+    fn from(_: Stopped) -> Self {
+        Halt::Stopped
+    }
+}
+
+/// Batches that a core hashes between two looks at the watch: some milliseconds of work.
+const ROUND: u64 = 32;
+
+/// Does the work for all indexes below `count` and keeps the results in their order.
+///
+/// All cores work, in rounds: between them others who hash get their turn, the caller watches, and a
+/// process that was forked meanwhile finds its own pool.
+fn in_rounds<R: Send, E: From<Stopped>>(
+    count: u64,
+    size: impl Fn(u64) -> u64,
+    work: impl Fn(u64) -> R + Sync,
+    keep: &mut dyn FnMut(u64, R) -> Result<(), E>,
+    watch: Watch<'_>,
+) -> Result<(), E> {
+    let (mut next, mut done) = (0, 0);
+    while next < count {
+        let round = next..count.min(next + ROUND * cores());
+        next = round.end;
+        let bytes = round.clone().map(&size).sum();
+        done += bytes;
+        for (index, result) in round.clone().zip(on_all_cores(round, bytes, &work)) {
+            keep(index, result)?;
+        }
+        if next < count && !watch(done) {
+            return Err(Stopped.into());
         }
     }
-    Some(results)
+    Ok(())
+}
+
+#[cfg_attr(not(feature = "io"), allow(unused_variables, reason = "without threads size decides nothing"))]
+fn on_all_cores<R: Send>(round: Range<u64>, size: u64, work: impl Fn(u64) -> R + Sync) -> Vec<R> {
+    #[cfg(feature = "io")]
+    if round.end - round.start > 1
+        && size >= PARALLEL_FROM
+        && let Some(pool) = pool::current()
+    {
+        use rayon::prelude::*;
+        return pool.install(|| round.into_par_iter().map(&work).collect());
+    }
+    round.map(work).collect()
 }
 
 #[cfg(feature = "io")]
@@ -158,14 +204,9 @@ mod pool {
     //! for ever; so the pool belongs to the process that built it. The child also inherits the lock
     //! in whatever state it was, so nobody here waits for it: without a pool the caller hashes alone.
 
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    use std::sync::{Arc, RwLock, mpsc};
-    use std::time::Duration;
+    use std::sync::{Arc, RwLock};
 
-    use rayon::prelude::*;
     use rayon::{ThreadPool, ThreadPoolBuilder};
-
-    use super::Watch;
 
     type Owned = Option<(u32, Arc<ThreadPool>)>;
     static POOL: RwLock<Owned> = RwLock::new(None);
@@ -179,45 +220,11 @@ mod pool {
         }
         let mut slot = POOL.try_write().ok()?;
         if own(&slot).is_none() {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let builder = ThreadPoolBuilder::new().num_threads(threads);
+            let builder = ThreadPoolBuilder::new().num_threads(super::cores() as usize);
             let pool = builder.thread_name(|index| format!("counterfoil-hash-{index}")).build().ok()?;
             // Dropping the parent's pool in a child would wait for threads that do not exist.
             std::mem::forget(slot.replace((process, Arc::new(pool))));
         }
         own(&slot)
-    }
-
-    /// The pool works while this thread watches.
-    pub(super) fn run<T: Sync, R: Send>(
-        pool: &ThreadPool,
-        items: &[T],
-        size: impl Fn(&T) -> usize + Sync,
-        work: impl Fn(&T) -> R + Sync,
-        watch: Watch<'_>,
-    ) -> Option<Vec<R>> {
-        let (done, stopped) = (AtomicU64::new(0), AtomicBool::new(false));
-        let (sender, receiver) = mpsc::channel();
-        let one = |item: &T| {
-            let result = (!stopped.load(Ordering::Relaxed)).then(|| work(item))?;
-            done.fetch_add(size(item) as u64, Ordering::Relaxed);
-            Some(result)
-        };
-        pool.in_place_scope(|scope| {
-            scope.spawn(|_| drop(sender.send(items.par_iter().map(one).collect())));
-            loop {
-                match receiver.recv_timeout(Duration::from_millis(50)) {
-                    Ok(results) => return results,
-                    Err(mpsc::RecvTimeoutError::Timeout) => {
-                        // Once it stopped the work, it hears no more of it.
-                        if !stopped.load(Ordering::Relaxed) && !watch(done.load(Ordering::Relaxed)) {
-                            stopped.store(true, Ordering::Relaxed);
-                        }
-                    }
-                    // The work panicked, and the scope passes that on.
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-                }
-            }
-        })
     }
 }

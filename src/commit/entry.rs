@@ -3,7 +3,7 @@
 use super::CommitError;
 use super::shard::{Block, blocks_root};
 use crate::primitives::{Digest, Reader, hmac_sha256, sha256};
-use crate::tensor::{byte_length, check_name};
+use crate::tensor::{check_name, measure};
 
 const TAG: &[u8; 20] = b"counterfoil.entry.v1";
 
@@ -13,7 +13,7 @@ pub enum Content {
     /// A tensor by its dtype, shape, canonical size in bytes and root.
     Dense {
         /// A tag of [`crate::tensor::DTYPES`].
-        dtype: String,
+        dtype: &'static str,
         /// Extents, outermost first.
         shape: Vec<u64>,
         /// Canonical bytes.
@@ -24,7 +24,7 @@ pub enum Content {
     /// A tensor in blocks, each hashed alone; not comparable with the whole.
     Sharded {
         /// A tag of [`crate::tensor::DTYPES`].
-        dtype: String,
+        dtype: &'static str,
         /// Extents of the whole.
         shape: Vec<u64>,
         /// Canonical bytes of the whole.
@@ -57,8 +57,8 @@ impl Entry {
     /// [`CommitError::Tensor`] when dtype, shape or name are refused.
     pub fn dense(name: &str, dtype: &str, shape: &[u64], root: Digest) -> Result<Entry, CommitError> {
         check_name(name)?;
-        let size = byte_length(name, dtype, shape)?;
-        let content = Content::Dense { dtype: dtype.into(), shape: shape.into(), size, root };
+        let (dtype, size) = measure(name, dtype, shape)?;
+        let content = Content::Dense { dtype, shape: shape.into(), size, root };
         Ok(Entry { name: name.into(), content })
     }
 
@@ -69,10 +69,10 @@ impl Entry {
     /// the blocks are no division of the shape.
     pub fn sharded(name: &str, dtype: &str, shape: &[u64], blocks: &[Block]) -> Result<Entry, CommitError> {
         check_name(name)?;
-        let size = byte_length(name, dtype, shape)?;
+        let (dtype, size) = measure(name, dtype, shape)?;
         let root = blocks_root(shape, blocks)
             .map_err(|error| CommitError::Parts { name: name.into(), detail: error.to_string() })?;
-        let content = Content::Sharded { dtype: dtype.into(), shape: shape.into(), size, root };
+        let content = Content::Sharded { dtype, shape: shape.into(), size, root };
         Ok(Entry { name: name.into(), content })
     }
 
@@ -176,10 +176,16 @@ impl Entry {
         let target_length = reader.u16()?.into();
         let target = String::from_utf8_lossy(reader.take(target_length)?).into_owned();
         let content = match kind {
-            0 => Content::Dense { size: byte_length(&name, &dtype, &shape)?, dtype, shape, root },
+            0 => {
+                let (dtype, size) = measure(&name, &dtype, &shape)?;
+                Content::Dense { dtype, shape, size, root }
+            }
             1 => Content::Absent,
             2 => Content::Alias { target },
-            4 => Content::Sharded { size: byte_length(&name, &dtype, &shape)?, dtype, shape, root },
+            4 => {
+                let (dtype, size) = measure(&name, &dtype, &shape)?;
+                Content::Sharded { dtype, shape, size, root }
+            }
             _ => return refused("its kind is not implemented"),
         };
         let entry = Entry { name, content };

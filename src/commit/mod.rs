@@ -232,10 +232,9 @@ fn entry_hashes(entries: &[Entry], entry_key: Option<&Digest>) -> Vec<Digest> {
     let hash = |entries: &&[Entry]| {
         merkle::leaf_hashes(&entries.iter().map(|entry| entry.encode(entry_key)).collect::<Vec<_>>())
     };
-    let batches: Vec<&[Entry]> = entries.chunks(1024).collect();
-    // Encoding an entry takes as long as hashing a few hundred bytes.
-    let hashed = engine::in_parallel(&batches, |entries| entries.len() << 8, hash, &mut |_| true);
-    hashed.into_iter().flatten().flatten().collect()
+    let batches: Vec<&[Entry]> = entries.chunks(512).collect();
+    // Encoding and hashing an entry takes as long as hashing a few hundred bytes.
+    engine::for_all(&batches, (entries.len() as u64) << 8, hash).into_iter().flatten().collect()
 }
 
 /// A name, and the entries that two states hold under it.

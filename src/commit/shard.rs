@@ -12,7 +12,7 @@ use crate::primitives::{Digest, Reader, Report, Truncated, sha256};
 
 const TAG: &[u8; 20] = b"counterfoil.shard.v1";
 /// Most blocks of one tensor.
-pub(super) const MAX_BLOCKS: usize = 1 << 14;
+pub(super) const MAX_BLOCKS: usize = 4096;
 
 /// Why parts make no whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -230,7 +230,7 @@ impl Block {
 /// What stands for the root of a tensor of this shape that is divided into these blocks.
 ///
 /// # Errors
-/// [`ShardError::Blocks`] unless every element lies in exactly one of 1 to 16,384 blocks.
+/// [`ShardError::Blocks`] unless every element lies in exactly one of 1 to 4,096 blocks.
 pub(super) fn blocks_root(shape: &[u64], blocks: &[Block]) -> Result<Digest, ShardError> {
     let refused = |detail: String| Err(ShardError::Blocks { shape: shape.into(), detail });
     if blocks.is_empty() || blocks.len() > MAX_BLOCKS {

@@ -1,11 +1,11 @@
 //! The walk over one log: signatures, links, order, due fields, tree heads and anchors.
 
-use super::openings::{STATE, check_openings};
+use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
 use super::specification::{Genesis, Specification};
 use super::{Evidence, Findings, LogFindings};
+use crate::commit::leaf_hash;
 use crate::commit::merkle::CompactRange;
-use crate::commit::{Commitment, leaf_hash};
 use crate::evidence::{Log, kind_name};
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
@@ -24,8 +24,6 @@ struct Walk<'a> {
     state: States,
     closed: bool,
 }
-
-type States = Vec<(&'static str, Commitment)>;
 
 /// Checks one log; `findings` takes what does not hold.
 pub(super) fn check(
@@ -117,10 +115,22 @@ impl Walk<'_> {
             schema::STEP => self.state = opened,
             schema::RESUME => self.state.clear(),
             schema::CHECKPOINT => {
-                for (name, checkpoint) in opened.iter().filter(|(name, _)| STATE.contains(name)) {
-                    let of_step = self.state.iter().find(|(known, _)| known == name);
-                    if let Some((_, step)) = of_step.filter(|(_, step)| step != checkpoint) {
-                        findings.broken(format!("{place}: {name} <- its step"), step.root, checkpoint.root);
+                for (name, checkpoint, in_blocks) in opened.iter().filter(|(name, ..)| STATE.contains(name)) {
+                    let of_step = self.state.iter().find(|(known, ..)| known == name);
+                    match of_step.filter(|(_, step, _)| step != checkpoint) {
+                        Some((.., step_in_blocks)) if *in_blocks || *step_in_blocks => {
+                            findings.undecided.push(format!(
+                                "{place}: {name} is divided otherwise than in its step, and not compared"
+                            ))
+                        }
+                        Some((_, step, _)) => {
+                            findings.broken(
+                                format!("{place}: {name} <- its step"),
+                                step.root,
+                                checkpoint.root,
+                            );
+                        }
+                        None => {}
                     }
                 }
             }

@@ -11,7 +11,10 @@ use crate::receipt::{Body, Receipt, Value};
 /// Fields of a step and of a checkpoint that describe one state, stored with the checkpoint.
 pub(super) const STATE: [&str; 3] = ["parameters", "optimizer", "buffers"];
 
-/// Checks what the journal opens of one receipt; returns the plain commitments of what it opens.
+/// What a receipt opens: each field's name, the plain commitment, and whether tensors are in blocks.
+pub(super) type States = Vec<(&'static str, Commitment, bool)>;
+
+/// Checks what the journal opens of one receipt, and returns it.
 pub(super) fn check_openings(
     log: &Log,
     receipt: &Receipt,
@@ -20,7 +23,7 @@ pub(super) fn check_openings(
     evidence: &Evidence<'_>,
     place: &str,
     findings: &mut Findings,
-) -> Vec<(&'static str, Commitment)> {
+) -> States {
     let mut found = Vec::new();
     let openings = log.openings(&receipt.digest);
     let own = body.fields().skip(schema::HEADER.len());
@@ -38,7 +41,9 @@ pub(super) fn check_openings(
                 if body.kind().number == schema::CHECKPOINT && STATE.contains(&field.name) {
                     check_objects(&opened, evidence, &place, findings);
                 }
-                found.push((field.name, opened.state.commitment()));
+                let in_blocks =
+                    opened.state.entries().iter().any(|entry| entry.has_root() && !entry.is_dense());
+                found.push((field.name, opened.state.commitment(), in_blocks));
             }
         }
     }
@@ -89,8 +94,9 @@ fn check_objects(opened: &Opened, evidence: &Evidence<'_>, place: &str, findings
     if opened.values.is_some() {
         return;
     }
-    for entry in opened.state.entries().iter().filter(|entry| entry.is_dense()) {
-        match (evidence.object_root)(entry) {
+    for entry in opened.state.entries().iter().filter(|entry| entry.has_root()) {
+        // No object holds a tensor in blocks.
+        match entry.is_dense().then(|| (evidence.object_root)(entry)).flatten() {
             None => *findings.missing.entry("object".into()).or_default() += 1,
             Some(actual) if actual == entry.root() => {}
             Some(actual) => {

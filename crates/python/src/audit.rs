@@ -208,7 +208,7 @@ impl Opened {
             match &entry.content {
                 Content::Dense { dtype, shape, .. } => {
                     let Some(bytes) = values.next() else { break };
-                    match (dtype.as_str(), shape.as_slice(), bytes.as_slice()) {
+                    match (*dtype, shape.as_slice(), bytes.as_slice()) {
                         ("BOOL", [], [byte]) => scalars.set_item(&entry.name, *byte != 0)?,
                         ("I64", [], bytes) => {
                             scalars.set_item(&entry.name, i64::from_le_bytes(eight(bytes)))?

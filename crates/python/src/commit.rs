@@ -364,13 +364,14 @@ fn commit_tensors(
     let mut entries = Vec::with_capacity(tensors.len());
     // The entries whose bytes are here, by their place.
     let mut held = Vec::with_capacity(tensors.len());
-    for (name, value) in tensors {
+    // A copy, since describing a value may run anything, and other threads run too.
+    for (name, value) in tensors.copy()? {
         let place = entries.len();
         let refused = |error: CommitError| raise(py, &error);
         let text = name.cast::<PyString>().ok().and_then(|name| name.to_str().ok());
         if let (Some(name), Some(array)) = (text, PlainArray::new(&value)) {
-            let (dtype, shape, size) = (array.dtype(), array.shape(), array.bytes()?.len() as u64);
-            entries.push(dense(name, dtype, &shape, Digest::ZERO, size).map_err(refused)?);
+            let (dtype, shape, size) = (array.dtype, &array.shape, array.bytes().len() as u64);
+            entries.push(dense(name, dtype, shape, Digest::ZERO, size).map_err(refused)?);
             held.push((place, Held::Plain(array)));
             continue;
         }
@@ -386,7 +387,7 @@ fn commit_tensors(
     let mut hashed = Vec::with_capacity(held.len());
     for (place, value) in &held {
         let bytes = match value {
-            Held::Plain(array) => array.bytes()?,
+            Held::Plain(array) => array.bytes(),
             Held::Described(array) => array.as_slice()?,
         };
         hashed.push((*place, bytes));

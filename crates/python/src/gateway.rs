@@ -2,6 +2,7 @@
 //! into the classes of `counterfoil.errors`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use counterfoil::commit::Watch;
 use counterfoil::primitives::Report;
@@ -36,13 +37,18 @@ pub(crate) fn watched<T: Send, E: Report + Send>(
     total: u64,
     work: impl FnOnce(Watch<'_>) -> Result<Option<T>, E> + Send,
 ) -> PyResult<T> {
-    let mut raised = None;
+    let (mut raised, mut seen) = (None, Instant::now());
     let mut watch = |done: u64| {
-        let seen = Python::attach(|py| {
+        // To wait for the interpreter can take as long as hashing a few megabytes.
+        if seen.elapsed() < Duration::from_millis(50) {
+            return true;
+        }
+        seen = Instant::now();
+        let called = Python::attach(|py| {
             py.check_signals()?;
             progress.map_or(Ok(()), |progress| progress.call1(py, (done, total)).map(drop))
         });
-        raised = seen.err();
+        raised = called.err();
         raised.is_none()
     };
     let result = enter(py, || work(&mut watch));

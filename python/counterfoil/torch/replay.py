@@ -342,10 +342,14 @@ class Execution:
             field: {entry.name: self._object(entry, where) for entry in opened[field].entries}
             for field in STATE
         }
-        self._limit = ROOM + 4 * sum(opened[field].commitment.size for field in STATE)
+        self._limit = ROOM + 4 * sum(
+            sum(entry.size for entry in opened[field].entries if entry.kind == "dense") for field in STATE
+        )
         return states
 
     def _object(self, entry: Entry, where: str) -> torch.Tensor | None:
+        if entry.kind == "sharded":
+            raise NotReplayable(f"{entry.name} of {where} is in blocks; only whole tensors are replayed")
         if entry.kind != "dense":
             return None
         try:
@@ -381,6 +385,8 @@ class Execution:
                 continue
             if field not in opened:
                 raise NotReplayable(f"{field} of step {number} is not opened")
+            if any(entry.kind == "sharded" for entry in opened[field].entries):
+                raise NotReplayable(f"{field} of step {number} is in blocks; only whole tensors are replayed")
             try:
                 recorded, actual = self._both(field, opened[field], computed)
             except CounterfoilError as error:

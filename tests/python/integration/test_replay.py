@@ -435,3 +435,29 @@ def test_a_metric_of_the_training_script_is_noted_not_refuted(tmp_path):
     seen = report(run.path)
     assert seen.refuted == () and seen.steps == (1, 2)
     assert seen.notes == ("the recipe does not compute the metrics seen",)
+
+
+def test_tensors_in_blocks_are_not_replayed_and_accuse_nobody(tmp_path):
+    """An entry in blocks never equals that of the whole tensor: an honest run was refuted."""
+
+    def in_blocks(state):
+        return {
+            name: counterfoil.Sharded(
+                "F32",
+                tuple(value.shape),
+                [counterfoil.commit_block(value[:1], (0, 0)), counterfoil.commit_block(value[1:], (1, 0))],
+            )
+            if value.ndim == 2
+            else value
+            for name, value in state.items()
+        }
+
+    def divide(optimizer):
+        collect = list(attach._active.values())[-1]._collect
+        whole = collect.gradients
+        collect.gradients = lambda: in_blocks(whole())
+
+    found = report(record(tmp_path / "run", lie=divide))
+    assert not found.refuted
+    assert not found.steps
+    assert "in blocks" in str(found)

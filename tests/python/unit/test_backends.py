@@ -269,3 +269,13 @@ def test_a_backend_that_this_processor_lacks_is_refused() -> None:
         with pytest.raises(InvalidInput):
             _native.force_backend(name)
     assert _native.force_backend(None) == _native.backends()[0]
+
+
+def test_entries_longer_than_a_chunk_keep_their_last_bytes(backend: str) -> None:
+    """A lane that takes whole blocks only would drop what a long name leaves behind the sixteenth."""
+    array = np.zeros(3, np.uint8)
+    for length in (930, 950, 951, 980, 1000, 1010, 1011, 1024):
+        names = [f"{number:02}" + "n" * (length - 2) for number in range(33)]
+        state = counterfoil.commit_tensors(dict.fromkeys(names, array))
+        entries = [Entry.of(name, array) for name in names]
+        assert state.root == oracle.state_root(entries), length
