@@ -326,6 +326,15 @@ fn a_planted_private_key_is_found() {
 #[test]
 fn unsafe_stands_in_listed_files_only() {
     assert_holds(unsafe_code);
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/python/src");
+    let mut sources = Vec::new();
+    read_sources(&shim, &shim, &mut sources);
+    let holders: Vec<&str> = sources
+        .iter()
+        .filter(|source| source.has_word("unsafe"))
+        .map(|source| source.path.as_str())
+        .collect();
+    assert_eq!(holders, ["arrays.rs"], "of the shim, only the file that reads numpy's memory");
 }
 
 #[test]

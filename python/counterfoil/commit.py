@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from counterfoil import _native
 from counterfoil._native import Commitment, Shard
-from counterfoil.errors import InvalidInput, UnsupportedDtype
+from counterfoil.errors import InvalidInput, NotFound, StorageError, UnsupportedDtype
 
 Bytes1D = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], object]
@@ -160,11 +160,7 @@ def commit_tensors(
         docs/format.md, sections 2 and 3.
     """
     if type(tensors) is not dict:
-        try:
-            tensors = dict(tensors.items())
-        except AttributeError:
-            kind = type(tensors).__name__
-            raise InvalidInput(f"no mapping of names: a {kind}", expected="a mapping", actual=kind) from None
+        tensors = dict(items(tensors))
     return _native.commit_tensors(tensors, keep, progress)
 
 
@@ -225,10 +221,24 @@ def commit_block(tensor: Any, offset: Sequence[int]) -> Block:
     return Block(places, tuple(described.shape), described.dtype, root)
 
 
+def items(tensors: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The names and values of a mapping, which must be one."""
+    try:
+        return tensors.items()
+    except AttributeError:
+        kind = type(tensors).__name__
+        raise InvalidInput(f"no mapping of names: a {kind}", expected="a mapping", actual=kind) from None
+
+
 def canonical_bytes(value: Any) -> Bytes1D:
     """The canonical bytes of a tensor, of raw bytes, or of the file at a path."""
     if isinstance(value, str | os.PathLike):
-        return np.fromfile(value, np.uint8)
+        try:
+            return np.fromfile(value, np.uint8)
+        except FileNotFoundError as missing:
+            raise NotFound(str(missing), where=os.fspath(value)) from None
+        except OSError as failed:
+            raise StorageError(str(failed), where=os.fspath(value)) from None
     if isinstance(value, bytes | bytearray | memoryview):
         return _flat(value)
     flat = describe("tensor", value).data
@@ -238,9 +248,9 @@ def canonical_bytes(value: Any) -> Bytes1D:
 
 
 def _flat(data: Any) -> Bytes1D:
-    if isinstance(data, np.ndarray):
-        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     try:
+        if isinstance(data, np.ndarray):
+            return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         return np.frombuffer(data, np.uint8)
     except (TypeError, ValueError, BufferError, AttributeError) as refused:
         raise InvalidInput(

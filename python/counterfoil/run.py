@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from counterfoil import _native
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
-from counterfoil.commit import commit_tensors, describe
+from counterfoil.commit import commit_tensors, describe, items
 from counterfoil.errors import InvalidInput
 
 _FINISHED, _EXCEPTION = 0, 1
@@ -188,7 +188,7 @@ class Run:
         Raises:
             InvalidInput: A tensor is in parts, of which no bytes are here.
         """
-        described = {name: describe(name, value) for name, value in tensors.items()}
+        described = {name: describe(name, value) for name, value in items(tensors)}
         for name, description in described.items():
             if description.parts is not None:
                 raise InvalidInput(f"{name} is in parts, and its bytes are not here to be stored", where=name)

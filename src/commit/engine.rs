@@ -153,13 +153,15 @@ impl From<Stopped> for Halt {
     }
 }
 
-/// Batches that a core hashes between two looks at the watch: some milliseconds of work.
-const ROUND: u64 = 32;
+/// Batches that a core hashes in the longest rounds.
+#[cfg(feature = "io")]
+const LONGEST: u64 = 32;
 
 /// Does the work for all indexes below `count` and keeps the results in their order.
 ///
 /// All cores work, in rounds: between them others who hash get their turn, the caller watches, and a
-/// process that was forked meanwhile finds its own pool.
+/// process that was forked meanwhile finds its own pool. Rounds become longer while they are short in
+/// time: a slow disk must not make the caller wait.
 fn in_rounds<R: Send, E: From<Stopped>>(
     count: u64,
     size: impl Fn(u64) -> u64,
@@ -167,14 +169,24 @@ fn in_rounds<R: Send, E: From<Stopped>>(
     keep: &mut dyn FnMut(u64, R) -> Result<(), E>,
     watch: Watch<'_>,
 ) -> Result<(), E> {
+    #[cfg_attr(not(feature = "io"), allow(unused_mut, reason = "there are no clocks without it"))]
+    let mut batches = 2;
     let (mut next, mut done) = (0, 0);
     while next < count {
-        let round = next..count.min(next + ROUND * cores());
+        let round = next..count.min(next + batches * cores());
         next = round.end;
         let bytes = round.clone().map(&size).sum();
         done += bytes;
+        #[cfg(feature = "io")]
+        let start = std::time::Instant::now();
         for (index, result) in round.clone().zip(on_all_cores(round, bytes, &work)) {
             keep(index, result)?;
+        }
+        #[cfg(feature = "io")]
+        match start.elapsed().as_millis() {
+            0..10 => batches = LONGEST.min(2 * batches),
+            10..40 => {}
+            40.. => batches = 1.max(batches / 2),
         }
         if next < count && !watch(done) {
             return Err(Stopped.into());

@@ -100,6 +100,16 @@ impl Entry {
         }
     }
 
+    /// The tensor's dtype and shape; none unless the entry has a root.
+    pub fn measured(&self) -> Option<(&'static str, &[u64])> {
+        match &self.content {
+            Content::Dense { dtype, shape, .. } | Content::Sharded { dtype, shape, .. } => {
+                Some((dtype, shape))
+            }
+            _ => None,
+        }
+    }
+
     /// Canonical bytes of the tensor; 0 unless the entry has a root.
     pub fn size(&self) -> u64 {
         match self.content {

@@ -2,7 +2,7 @@
 
 use super::specification::Specification;
 use super::{Evidence, Findings};
-use crate::commit::Commitment;
+use crate::commit::State;
 use crate::evidence::{FieldOpening, Log, Opened, OpeningError};
 use crate::primitives::Digest;
 use crate::receipt::schema::{self, Field, Meaning};
@@ -11,8 +11,8 @@ use crate::receipt::{Body, Receipt, Value};
 /// Fields of a step and of a checkpoint that describe one state, stored with the checkpoint.
 pub(super) const STATE: [&str; 3] = ["parameters", "optimizer", "buffers"];
 
-/// What a receipt opens: each field's name, the plain commitment, and whether tensors are in blocks.
-pub(super) type States = Vec<(&'static str, Commitment, bool)>;
+/// What a receipt opens, by the field's name.
+pub(super) type States = Vec<(&'static str, State)>;
 
 /// Checks what the journal opens of one receipt, and returns it.
 pub(super) fn check_openings(
@@ -41,9 +41,7 @@ pub(super) fn check_openings(
                 if body.kind().number == schema::CHECKPOINT && STATE.contains(&field.name) {
                     check_objects(&opened, evidence, &place, findings);
                 }
-                let in_blocks =
-                    opened.state.entries().iter().any(|entry| entry.has_root() && !entry.is_dense());
-                found.push((field.name, opened.state.commitment(), in_blocks));
+                found.push((field.name, opened.state));
             }
         }
     }

@@ -63,7 +63,8 @@ impl<'py> PlainArray<'py> {
             return &[];
         }
         // SAFETY: a contiguous array has so many bytes from there on, initialised by numpy, and `array`
-        // keeps them: numpy refuses to resize an array that somebody else holds.
+        // keeps them: numpy refuses to resize an array that somebody else holds. Forcing it to (`refcheck=
+        // False`) while it is hashed breaks the caller's promise, as writing to it does.
         debug_assert!(self.array.is_c_contiguous());
         unsafe { std::slice::from_raw_parts(self.start, self.size) }
     }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use counterfoil::commit::merkle::{self, CompactRange};
+use counterfoil::commit::merkle::CompactRange;
 use counterfoil::commit::{
     Block, ChunkOpening, CommitError, Commitment as CoreCommitment, CommitmentKind, Content,
     Entry as CoreEntry, Opening as CoreOpening, ProofError, Sha256, Shard as CoreShard, ShardError, State,
-    bytes_root, leaf_hash, merge_shards, watched_roots,
+    bytes_root, merge_shards, watched_roots,
 };
 use counterfoil::files;
 use counterfoil::primitives::Digest;
@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use crate::arrays::PlainArray;
-use crate::gateway::{digest, enter, error, raise, watched};
+use crate::gateway::{digest, enter, error, position, raise, watched};
 use crate::shard::Shard;
 
 /// One entry of a state.
@@ -155,18 +155,18 @@ impl Commitment {
         py: Python<'_>,
         part: &Bound<'_, PyAny>,
         data: Option<&Bound<'_, PyAny>>,
-        chunk: Option<u64>,
+        chunk: Option<&Bound<'_, PyAny>>,
         tensor: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Opening> {
         let Some(state) = &self.state else {
-            let chunk = open_chunk(py, part.extract()?, data, self.commitment.root)?;
+            let chunk = open_chunk(py, position(py, "the chunk", part)?, data, self.commitment.root)?;
             return Ok(Opening(CoreOpening { commitment: self.commitment, entry: None, chunk: Some(chunk) }));
         };
         let name: String = part.extract()?;
         let mut opening = enter(py, || state.prove(&name, None))?;
         if let Some(index) = chunk {
             let root = opening.entry.as_ref().map_or(Digest::ZERO, |entry| entry.root);
-            opening.chunk = Some(open_chunk(py, index, tensor, root)?);
+            opening.chunk = Some(open_chunk(py, position(py, "the chunk", index)?, tensor, root)?);
         }
         Ok(Opening(opening))
     }
@@ -424,71 +424,6 @@ fn flat_sha256<'py>(py: Python<'py>, data: PyReadonlyArray1<'_, u8>) -> PyResult
     Ok(PyBytes::new(py, hash.as_slice()))
 }
 
-fn leaves(leaves: &[Vec<u8>]) -> Vec<Digest> {
-    leaves.iter().map(|leaf| leaf_hash(leaf)).collect()
-}
-
-fn digests(py: Python<'_>, proof: &[Vec<u8>]) -> PyResult<Vec<Digest>> {
-    proof.iter().map(|hash| digest(py, "each hash of a proof", hash)).collect()
-}
-
-fn to_list<'py>(py: Python<'py>, hashes: &[Digest]) -> Vec<Bound<'py, PyBytes>> {
-    hashes.iter().map(|hash| PyBytes::new(py, hash.as_slice())).collect()
-}
-
-#[pyfunction]
-fn merkle_root<'py>(py: Python<'py>, entries: Vec<Vec<u8>>) -> Bound<'py, PyBytes> {
-    PyBytes::new(py, merkle::root(&leaves(&entries)).as_slice())
-}
-
-#[pyfunction]
-fn inclusion_proof<'py>(
-    py: Python<'py>,
-    entries: Vec<Vec<u8>>,
-    index: u64,
-) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    Ok(to_list(py, &enter(py, || merkle::inclusion_proof::<Sha256>(&leaves(&entries), index))?))
-}
-
-#[pyfunction]
-fn consistency_proof<'py>(
-    py: Python<'py>,
-    entries: Vec<Vec<u8>>,
-    m: u64,
-) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-    Ok(to_list(py, &enter(py, || merkle::consistency_proof(&leaves(&entries), m))?))
-}
-
-#[pyfunction]
-fn verify_inclusion(
-    py: Python<'_>,
-    leaf: &[u8],
-    index: u64,
-    size: u64,
-    proof: Vec<Vec<u8>>,
-    root: &[u8],
-    hashed: bool,
-) -> PyResult<()> {
-    let leaf = if hashed { digest(py, "a hashed leaf", leaf)? } else { leaf_hash(leaf) };
-    let (proof, root) = (digests(py, &proof)?, digest(py, "the root", root)?);
-    merkle::verify_inclusion::<Sha256>(&leaf, index, size, &proof, &root)
-        .map_err(|refused| raise(py, &refused))
-}
-
-#[pyfunction]
-fn verify_consistency(
-    py: Python<'_>,
-    m: u64,
-    n: u64,
-    proof: Vec<Vec<u8>>,
-    root_m: &[u8],
-    root_n: &[u8],
-) -> PyResult<()> {
-    let proof = digests(py, &proof)?;
-    let (root_m, root_n) = (digest(py, "root_m", root_m)?, digest(py, "root_n", root_n)?);
-    merkle::verify_consistency(m, n, &proof, &root_m, &root_n).map_err(|refused| raise(py, &refused))
-}
-
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Commitment>()?;
     module.add_class::<Entry>()?;
@@ -499,11 +434,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(commit_file, module)?,
         wrap_pyfunction!(commit_tensors, module)?,
         wrap_pyfunction!(flat_sha256, module)?,
-        wrap_pyfunction!(merkle_root, module)?,
-        wrap_pyfunction!(inclusion_proof, module)?,
-        wrap_pyfunction!(consistency_proof, module)?,
-        wrap_pyfunction!(verify_inclusion, module)?,
-        wrap_pyfunction!(verify_consistency, module)?,
     ] {
         module.add_function(function)?;
     }

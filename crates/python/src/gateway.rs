@@ -78,6 +78,14 @@ pub(crate) fn from_json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py,
     py.import("json")?.call_method1("loads", (text,))
 }
 
+/// A position or size given by a caller.
+pub(crate) fn position(py: Python<'_>, what: &str, given: &Bound<'_, PyAny>) -> PyResult<u64> {
+    given.extract().map_err(|_| {
+        let evidence = [Some("0 to 2^64 - 1".into()), Some(given.to_string()), Some(what.into())];
+        error(py, "invalid-input", &format!("{what} must be a position, found {given}"), evidence)
+    })
+}
+
 /// 32 bytes given by a caller.
 pub(crate) fn digest(py: Python<'_>, what: &str, bytes: &[u8]) -> PyResult<counterfoil::primitives::Digest> {
     counterfoil::primitives::Digest::try_from(bytes).map_err(|_| {

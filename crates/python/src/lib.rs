@@ -6,6 +6,7 @@ mod chain;
 mod commit;
 mod gateway;
 mod ledger;
+mod merkle;
 mod shard;
 mod storage;
 
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     commit::register(module)?;
+    merkle::register(module)?;
     shard::register(module)?;
     storage::register(module)?;
     ledger::register(module)?;

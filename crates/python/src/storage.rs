@@ -9,7 +9,7 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::gateway::{digest, enter, raise, watched};
+use crate::gateway::{digest, enter, position, raise, watched};
 
 /// What 0G storage knows a file by.
 #[pyclass(frozen, eq, hash, module = "counterfoil.storage", name = "StorageRoot")]
@@ -54,11 +54,19 @@ impl StorageRoot {
         self.0.segments().len()
     }
 
-    fn segment_root<'py>(&self, py: Python<'py>, index: u64) -> PyResult<Bound<'py, PyBytes>> {
+    /// The root of a segment.
+    fn segment_root<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(self.segment_proof(py, index)?.0.swap_remove(0))
     }
 
-    fn segment_proof<'py>(&self, py: Python<'py>, index: u64) -> PyResult<(Hashes<'py>, Vec<bool>)> {
+    /// The proof of a segment: hashes from its root over the siblings to the file's root, and for
+    /// each sibling whether it stands on the right.
+    fn segment_proof<'py>(
+        &self,
+        py: Python<'py>,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<(Hashes<'py>, Vec<bool>)> {
+        let index = position(py, "the segment", index)?;
         let (lemma, path) = self.0.segment_proof(index).map_err(|refused| raise(py, &refused))?;
         Ok((lemma.iter().map(|hash| to_bytes(py, hash)).collect(), path))
     }

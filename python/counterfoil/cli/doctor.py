@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import counterfoil
+from counterfoil import _native
 from counterfoil.errors import CounterfoilError
 
 
@@ -39,7 +40,8 @@ def _installation() -> Iterator[Finding]:
             yield Finding(name, not needed, f"not installed{hint}")
     expected = hashlib.sha256(b"\x00abc").digest()
     right = counterfoil.commit_bytes(b"abc").root == expected
-    yield Finding("hashing", right, "agrees with hashlib" if right else "differs from hashlib")
+    backend = _native.backends()[0]
+    yield Finding("hashing", right, f"{backend}; {'agrees with' if right else 'differs from'} hashlib")
 
 
 def _keys(home: Path) -> Iterator[Finding]:
@@ -49,7 +51,8 @@ def _keys(home: Path) -> Iterator[Finding]:
     elif not key.exists():
         yield Finding("device key", True, f"none yet; the first run makes {key}")
     for path in [key, *sorted((home / "lanes").glob("*"))]:
-        if path.exists() and path.stat().st_mode & 0o077:
+        # How many receipts left the device is no secret.
+        if path.suffix != ".released" and path.exists() and path.stat().st_mode & 0o077:
             yield Finding("permissions", False, f"others can read {path}; type: chmod 600 {path}")
         elif path == key and path.exists():
             yield Finding("device key", True, f"{key}, readable by you alone")

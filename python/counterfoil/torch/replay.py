@@ -49,6 +49,10 @@ class NotReplayable(Exception):
         self.fatal = fatal
 
 
+class InBlocks(NotReplayable):
+    """A tensor was recorded in blocks, which is the run's right."""
+
+
 class Differs(Exception):
     """What was computed is not what was recorded; the first argument is the mismatch."""
 
@@ -302,6 +306,8 @@ class Execution:
         checkpoint = self._starts[number]
         try:
             self._compare(checkpoint, self._record.opened(checkpoint), computed)
+        except InBlocks:
+            raise
         except (Differs, NotReplayable):
             text = f"at the resume after step {number} another state was loaded than that step left"
             self.undecided += [text] * (text not in self.undecided)
@@ -349,7 +355,7 @@ class Execution:
 
     def _object(self, entry: Entry, where: str) -> torch.Tensor | None:
         if entry.kind == "sharded":
-            raise NotReplayable(f"{entry.name} of {where} is in blocks; only whole tensors are replayed")
+            raise InBlocks(f"{entry.name} of {where} is in blocks; only whole tensors are replayed")
         if entry.kind != "dense":
             return None
         try:
@@ -386,7 +392,7 @@ class Execution:
             if field not in opened:
                 raise NotReplayable(f"{field} of step {number} is not opened")
             if any(entry.kind == "sharded" for entry in opened[field].entries):
-                raise NotReplayable(f"{field} of step {number} is in blocks; only whole tensors are replayed")
+                raise InBlocks(f"{field} of step {number} is in blocks; only whole tensors are replayed")
             try:
                 recorded, actual = self._both(field, opened[field], computed)
             except CounterfoilError as error:

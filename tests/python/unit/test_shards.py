@@ -21,7 +21,7 @@ import pytest
 
 import counterfoil
 import oracle
-from counterfoil import Block, Shard, Sharded, _native, commit_block, commit_shard, merge_shards
+from counterfoil import Block, Shard, Sharded, _native, commit_block, commit_shard, errors, merge_shards
 from counterfoil.errors import CounterfoilError, InvalidInput, NotFound, ProofError, StorageError
 from oracle import CHUNK, Entry
 
@@ -910,16 +910,16 @@ def test_a_fork_inside_progress_goes_on_in_both_processes() -> None:
             if not children:
                 children.append(os.fork())
         root = counterfoil.commit_bytes(zeros, progress=fork).root
-        print(root.hex(), flush=True)
+        os.write(1, root.hex().encode() + b" ")
         if children[0]:
-            os.waitpid(children[0], 0)
+            os.write(1, str(os.waitpid(children[0], 0)[1]).encode())
         os._exit(0)
     """
     process = child(code)
     output, _ = process.communicate(timeout=60)
-    roots = output.split()
-    assert len(roots) == 2
-    assert len(set(roots)) == 1
+    root = counterfoil.commit_bytes(np.zeros(400 << 20, np.uint8)).root.hex()
+    assert output.split() == [root, root, "0"]
+    assert process.returncode == 0
 
 
 def test_a_file_that_holds_more_than_the_system_says_is_refused() -> None:
@@ -1003,25 +1003,62 @@ def test_what_is_stored_is_what_was_hashed(tmp_path: Path, home: Path) -> None:
     assert counterfoil.commit_bytes(content).root == entry.root
 
 
-def recorded_in_blocks(path: Path, checkpoint: object) -> counterfoil.Verdict:
-    weight = np.arange(16, dtype=np.float32).reshape(4, 4)
-    halves = [commit_block(weight[:2], (0, 0)), commit_block(weight[2:], (2, 0))]
-    step = counterfoil.commit_tensors({"w": Sharded("F32", (4, 4), halves)})
+WEIGHT = np.arange(16, dtype=np.float32).reshape(4, 4)
+HALVES = [commit_block(WEIGHT[:2], (0, 0)), commit_block(WEIGHT[2:], (2, 0))]
+IN_BLOCKS = Sharded("F32", (4, 4), HALVES)
+
+
+def verdict_of(path: Path, step: dict[str, object], checkpoint: dict[str, object]) -> counterfoil.Verdict:
+    """Of a run whose step and checkpoint say this of the parameters."""
+    of_step = counterfoil.commit_tensors(step)
     with counterfoil.Run.create(path) as run:
-        run.record_step(1, {"gradients": step, "parameters": step})
-        parameters = step if checkpoint == "same" else run.store({"w": weight})
-        run.record_checkpoint(1, {"parameters": parameters})
+        run.record_step(1, {"gradients": of_step, "parameters": of_step})
+        run.record_checkpoint(1, {"parameters": counterfoil.commit_tensors(checkpoint)})
     return counterfoil.verify(path)
 
 
 def test_blocks_of_a_checkpoint_count_as_not_stored(tmp_path: Path, home: Path) -> None:
     """A made-up block without any bytes behind it looked like a whole checkpoint."""
-    verdict = recorded_in_blocks(tmp_path / "run", "same")
+    verdict = verdict_of(tmp_path / "run", {"w": IN_BLOCKS}, {"w": IN_BLOCKS})
     assert any("1 objects are missing" in note for note in verdict.notes)
 
 
 def test_one_tensor_divided_in_two_ways_is_undecided_not_refuted(tmp_path: Path, home: Path) -> None:
     """Equal weights, gathered for the checkpoint, were called a lie."""
-    verdict = recorded_in_blocks(tmp_path / "run", "whole")
+    verdict = verdict_of(tmp_path / "run", {"w": IN_BLOCKS}, {"w": WEIGHT})
     assert verdict.status == "undecided"
-    assert "divided otherwise" in str(verdict.to_json())
+    assert "in other blocks" in str(verdict.to_json())
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {"v": np.ones(4), "w": IN_BLOCKS},
+        {"v": np.ones(4), "w": WEIGHT},
+        {"v": np.zeros(4), "w": WEIGHT.reshape(2, 8)},
+        {"v": np.zeros(4), "w": WEIGHT.view(np.int32)},
+        {"v": np.zeros(4), "x": WEIGHT},
+        {"v": np.zeros(4), "w": None},
+        {"v": np.zeros(4)},
+    ],
+)
+def test_blocks_excuse_no_other_difference(tmp_path: Path, home: Path, checkpoint: dict[str, object]) -> None:
+    """One tensor in blocks made every contradiction between step and checkpoint undecided."""
+    with pytest.raises(errors.Refuted, match="its step"):
+        verdict_of(tmp_path / "run", {"v": np.zeros(4), "w": IN_BLOCKS}, checkpoint)
+
+
+def test_wrong_positions_and_paths_are_typed_errors(tmp_path: Path) -> None:
+    commitment = counterfoil.commit_bytes(b"abc")
+    whole = counterfoil.storage.root(b"abc")
+    for refused_call, expected in [
+        (lambda: commitment.prove(-1, b"abc"), InvalidInput),
+        (lambda: commitment.prove(0, str(tmp_path / "none")), NotFound),
+        (lambda: commitment.prove(0, tmp_path), StorageError),
+        (lambda: whole.segment_proof(-1), InvalidInput),
+        (lambda: counterfoil.commit_bytes(np.array([object()])), InvalidInput),
+        (lambda: merge_shards([b""]), InvalidInput),  # type: ignore[list-item]
+        (lambda: commit_block(np.zeros(3), 0), InvalidInput),  # type: ignore[arg-type]
+    ]:
+        with pytest.raises(expected):
+            refused_call()

@@ -90,6 +90,25 @@ def change_opening(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     return tamper
 
 
+def values_in_blocks(run: Path) -> None:
+    """Calls tensors whose values are stored tensors in blocks, in layouts and openings alike."""
+
+    def rewritten(payloads: list[bytes]) -> list[bytes]:
+        kind = len("L") + 4 + len("counterfoil.entry.v1")
+        layouts = {p: p[:kind] + b"\4" + p[kind + 1 :] for p in payloads if p[:1] == b"L" and p[kind] == 0}
+        names = {oracle.sha256(old): oracle.sha256(new) for old, new in layouts.items()}
+        found = []
+        for payload in payloads:
+            if payload[:1] == b"O":
+                frame = OpeningFrame.decode(payload)
+                fields = (replace(each, layout=names.get(each.layout, each.layout)) for each in frame.fields)
+                payload = replace(frame, fields=tuple(fields)).encode()
+            found.append(layouts.get(payload, payload))
+        return found
+
+    forgery.rewrite(run, rewritten)
+
+
 def change_spec(run: Path) -> None:
     spec = json.loads((run / "spec.json").read_text())
     text = json.dumps({**spec, "model": "better squares"}, sort_keys=True)
@@ -177,6 +196,14 @@ def test_tampering_names_its_edge(copy: Path, tamper: Callable[[Path], None], ed
         counterfoil.verify(copy)
     assert caught.value.verdict.status == "refuted"
     assert re.search(edge, str(caught.value.verdict)), str(caught.value.verdict)
+
+
+def test_values_do_not_open_a_tensor_in_blocks(copy: Path) -> None:
+    """The root of an entry in blocks is no tree over any bytes; a verifier that hashes them believes it."""
+    values_in_blocks(copy)
+    with pytest.raises(Refuted) as caught:
+        counterfoil.verify(copy)
+    assert any("sharded" in broken.actual for broken in caught.value.verdict.broken)
 
 
 def test_a_damaged_journal_is_named_with_the_place_of_the_damage(copy: Path) -> None:
