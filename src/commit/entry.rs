@@ -101,7 +101,7 @@ impl Entry {
     }
 
     /// The tensor's dtype and shape; none unless the entry has a root.
-    pub fn measured(&self) -> Option<(&'static str, &[u64])> {
+    pub(crate) fn measured(&self) -> Option<(&'static str, &[u64])> {
         match &self.content {
             Content::Dense { dtype, shape, .. } | Content::Sharded { dtype, shape, .. } => {
                 Some((dtype, shape))

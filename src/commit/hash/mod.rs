@@ -50,23 +50,20 @@ pub enum Backend {
     Portable,
 }
 
-/// The backend that a test demands, or 0.
+/// The backend that a test demands, or 0: faster ones are then not used.
 static FORCED: AtomicU8 = AtomicU8::new(0);
 
 impl Backend {
     /// Those that this processor has, the fastest first.
     pub fn available() -> Vec<Backend> {
-        let mut found = vec![Backend::Portable];
         #[cfg(target_arch = "x86_64")]
-        {
-            if sha256_ni::ShaNi::detect().is_some() {
-                found.insert(0, Backend::ShaNi);
-            }
-            if sha256_avx512::Avx512::detect().is_some() {
-                found.insert(0, Backend::Avx512);
-            }
-        }
-        found
+        let vectors = [
+            sha256_avx512::Avx512::detect().map(|_| Backend::Avx512),
+            sha256_ni::ShaNi::detect().map(|_| Backend::ShaNi),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors = [None];
+        vectors.into_iter().flatten().chain([Backend::Portable]).collect()
     }
 
     /// Its name in messages and benchmarks.
@@ -79,12 +76,13 @@ impl Backend {
     }
 
     /// Makes this backend hash everything from now on, or the fastest again; for tests and
-    /// benchmarks. One that the processor lacks has no effect beyond the next slower one.
+    /// benchmarks. What does not fill its lanes goes to the slower ones as always.
     pub fn force(backend: Option<Backend>) {
         FORCED.store(backend.map_or(0, |backend| backend as u8), Ordering::Relaxed);
     }
 
     /// Whether this backend may be used now.
+    #[cfg(target_arch = "x86_64")]
     fn allowed(self) -> bool {
         self as u8 >= FORCED.load(Ordering::Relaxed)
     }

@@ -2,7 +2,7 @@
 
 use sha2::block_api::compress256;
 
-use super::{Backend, Domain, TreeHash};
+use super::{Domain, TreeHash};
 
 /// RFC 9162: `SHA-256(0x00 || leaf)` and `SHA-256(0x01 || left || right)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,10 +38,13 @@ impl TreeHash for Sha256 {
 
 /// Each backend takes the groups that fill its lanes and leaves the rest to the next.
 fn in_lanes(domain: Domain, messages: &[&[u8]], hashes: &mut [[u8; 32]]) {
-    let (prefix, mut done) = (domain as u8, 0);
+    let prefix = domain as u8;
+    #[cfg(not(target_arch = "x86_64"))]
+    let done = 0;
     #[cfg(target_arch = "x86_64")]
-    {
-        use super::{sha256_avx512::Avx512, sha256_ni::ShaNi};
+    let done = {
+        use super::{Backend, sha256_avx512::Avx512, sha256_ni::ShaNi};
+        let mut done = 0;
         if let Some(backend) = Avx512::detect().filter(|_| Backend::Avx512.allowed()) {
             done = match domain {
                 Domain::Leaf => whole_groups::<{ Sha256::CHUNK / BLOCK }>(backend, prefix, messages, hashes),
@@ -52,7 +55,8 @@ fn in_lanes(domain: Domain, messages: &[&[u8]], hashes: &mut [[u8; 32]]) {
             let (messages, hashes) = (&messages[done..], &mut hashes[done..]);
             done += groups(prefix, messages, hashes, |group, next, found| backend.hash(group, next, found));
         }
-    }
+        done
+    };
     let hash =
         |[message]: &[Padded<'_>; 1], _: &[&[u8]], [hash]: &mut [[u8; 32]; 1]| *hash = portable(message);
     groups(prefix, &messages[done..], &mut hashes[done..], hash);
