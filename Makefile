@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash sanitize contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash ptx ptx-check sanitize contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -15,6 +15,8 @@ TORCH ?=
 BIN := $(CURDIR)/.venv/bin
 UV := $(BIN)/uv pip install --python $(BIN)/python
 MATURIN := env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/.venv PATH="$(BIN):$$PATH" $(BIN)/maturin
+
+PTX := $(BIN)/uv run --quiet --no-project --python $(BIN)/python tools/ptx.py
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard contracts/artifacts/*) \
 	$(shell find src crates -type f -not -path '*/target/*')
@@ -73,6 +75,12 @@ bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FI
 sanitize: ## The hashing tests under AddressSanitizer (x86-64 Linux)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --quiet --test hashing \
 		--target x86_64-unknown-linux-gnu --target-dir target/sanitized
+
+ptx: .venv/.dependencies ## Compile the CUDA sources to the PTX that is committed (x86-64 Linux)
+	$(PTX) build
+
+ptx-check: .venv/.dependencies ## Compile them anew, compare, and check the machine code for every architecture
+	$(PTX) check
 
 contracts: ## Compile the contracts anew and compare with the committed artifact (needs npm)
 	cd contracts && npm ci --no-audit --no-fund && npm run build

@@ -11,7 +11,7 @@
 Importing this package needs numpy alone; torch is imported when `Run.attach` is first called.
 """
 
-from counterfoil import errors, merkle, storage
+from counterfoil import cuda, errors, merkle, storage
 from counterfoil._native import (
     DTYPES,
     Commitment,
@@ -69,6 +69,7 @@ __all__ = [
     "commit_file",
     "commit_shard",
     "commit_tensors",
+    "cuda",
     "errors",
     "merge_shards",
     "merkle",

@@ -12,6 +12,7 @@ __all__ = [
     "DTYPES",
     "Chain",
     "Commitment",
+    "CudaPlan",
     "Entry",
     "Key",
     "Ledger",
@@ -30,6 +31,8 @@ __all__ = [
     "commit_shard",
     "commit_tensors",
     "consistency_proof",
+    "cuda_devices",
+    "cuda_launch",
     "flat_sha256",
     "force_backend",
     "inclusion_proof",
@@ -109,6 +112,18 @@ class Shard:
     def size(self) -> int: ...
     def __reduce__(self) -> tuple[Any, tuple[bytes]]: ...
     def __hash__(self) -> int: ...
+
+@final
+class CudaPlan:
+    def __new__(cls, lengths: Sequence[int]) -> CudaPlan: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def roots_size(self) -> int: ...
+    def launches(
+        self, tensors: Sequence[int], memory: int
+    ) -> tuple[bytes, list[tuple[int, int, int, int, int]]]: ...
+    def roots(self, bytes: bytes) -> list[bytes]: ...
 
 @final
 class StorageRoot:
@@ -286,3 +301,5 @@ def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: list[bytes], root: bytes, hashed: bool
 ) -> None: ...
 def verify_consistency(m: int, n: int, proof: list[bytes], root_m: bytes, root_n: bytes) -> None: ...
+def cuda_launch(device: int, stream: int, launches: Sequence[tuple[int, int, int, int, int]]) -> None: ...
+def cuda_devices() -> tuple[int, list[tuple[str, tuple[int, int]]]]: ...

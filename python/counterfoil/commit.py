@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from counterfoil import _native
+from counterfoil import _native, cuda
 from counterfoil._native import Commitment, Shard
 from counterfoil.errors import InvalidInput, NotFound, StorageError, UnsupportedDtype
 
@@ -135,10 +135,11 @@ def commit_tensors(
 ) -> Commitment:
     """Commits to named tensors without copying contiguous ones. Order does not matter.
 
-    The tensors must not change until this returns.
+    Tensors on NVIDIA GPUs are hashed there (`counterfoil.cuda`); CPU and GPUs may be mixed. The tensors
+    must not change until this returns.
 
     Args:
-        tensors: Names to numpy arrays or CPU torch tensors of any shape and of a dtype in
+        tensors: Names to numpy arrays or torch tensors of any shape and of a dtype in
             `counterfoil.DTYPES`; also bool, int, float (tensors of shape `[]`), str (its UTF-8
             bytes), None (absent), `Alias` and `Sharded`.
         keep: Whether the commitment keeps a copy of the bytes, so that a ledger stores them by
@@ -159,9 +160,75 @@ def commit_tensors(
     Source:
         docs/format.md, sections 2 and 3.
     """
+    return start(tensors, keep=keep, progress=progress).finish()
+
+
+class Pending:
+    """A commitment whose tensors were read already, or will be before their device goes on.
+
+    Attributes:
+        fallback: Whether tensors of a device were copied because it does not hash.
+        done: Whether nothing is computed elsewhere, so that `finish` does not wait.
+    """
+
+    def __init__(self, finish: Callable[[], Commitment], *, done: bool, fallback: bool = False) -> None:
+        self._finish, self.done, self.fallback = finish, done, fallback
+
+    def finish(self) -> Commitment:
+        """The commitment; waits for the devices."""
+        if not self.done:
+            commitment = self._finish()
+            self._finish, self.done = lambda: commitment, True
+        return self._finish()
+
+
+def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress | None = None) -> Pending:
+    """Begins what `commit_tensors` does; the tensors may change on their streams afterwards."""
     if type(tensors) is not dict:
         tensors = dict(items(tensors))
-    return _native.commit_tensors(tensors, keep, progress)
+    if not any(map(cuda.engine.away, tensors.values())):
+        commitment = _native.commit_tensors(tensors, keep, progress)
+        return Pending(lambda: commitment, done=True)
+    described: dict[str, Description] = {}
+    copies: dict[str, Callable[[], Any]] = {}
+    groups: dict[Any, list[tuple[str, Any]]] = {}
+    fallback = False
+    for name, value in tensors.items():
+        if not cuda.engine.away(value):
+            described[name] = describe(name, value)
+            continue
+        tag, tensor = _dense(_checked(name), value)
+        if keep:
+            copies[name] = cuda.bring(tensor)
+        elif cuda.usable(tensor.device):
+            described[name] = Description(tag, list(tensor.shape))
+            groups.setdefault(tensor.device, []).append((name, tensor))
+        else:
+            fallback = True
+            described[name] = describe(name, tensor)
+    # These hold names and no tensors, whose memory training wants back.
+    roots = [
+        ([name for name, _ in group], cuda.Roots([tensor for _, tensor in group]))
+        for group in groups.values()
+    ]
+    # What lies here may change before the devices are done.
+    here = {name: found for name, found in described.items() if found.data is not None}
+    if keep:
+        described |= {name: found._replace(data=np.array(found.data)) for name, found in here.items()}
+    else:
+        for entry in _native.commit_tensors(here, False, progress).entries:
+            described[entry.name] = here[entry.name]._replace(data=None, root=entry.root)
+    del groups, tensors
+
+    def finish() -> Commitment:
+        for name, copy in copies.items():
+            described[name] = describe(name, copy())
+        for names, computed in roots:
+            for name, root in zip(names, computed.get(), strict=True):
+                described[name] = described[name]._replace(root=root)
+        return _native.commit_tensors(described, keep, progress)
+
+    return Pending(finish, done=False, fallback=fallback)
 
 
 def commit_shard(
@@ -261,23 +328,22 @@ def _flat(data: Any) -> Bytes1D:
 
 
 class Description(NamedTuple):
-    """What a value of a state is: a tensor with its bytes or parts, an alias, or nothing."""
+    """What a value of a state is: a tensor with its bytes, parts or root, an alias, or nothing."""
 
     dtype: str = ""
     shape: Sequence[int] = ()
     data: Bytes1D | None = None
     target: str | None = None
     parts: list[Shard] | list[tuple[tuple[int, ...], tuple[int, ...], bytes]] | None = None
+    root: bytes | None = None
 
 
 def describe(name: str, value: Any) -> Description:
     """What is committed for a value under this name; a description stands for itself."""
     if isinstance(value, Description):
         return value
-    if not isinstance(name, str):
-        raise InvalidInput(f"names are str, found {name!r}", expected="str", where=repr(name))
+    _checked(name)
     try:
-        name.encode()
         encoded = np.frombuffer(value.encode() if isinstance(value, str) else b"", np.uint8)
     except UnicodeEncodeError as refused:
         raise InvalidInput(f"{name!r} is not valid Unicode: {refused}", where=repr(name)) from None
@@ -312,6 +378,16 @@ def describe(name: str, value: Any) -> Description:
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInput(f"{name} is a masked array; commit to its .data and its .mask", where=name)
     return _describe_numpy(name, np.asarray(value))
+
+
+def _checked(name: Any) -> str:
+    if not isinstance(name, str):
+        raise InvalidInput(f"names are str, found {name!r}", expected="str", where=repr(name))
+    try:
+        name.encode()
+    except UnicodeEncodeError as refused:
+        raise InvalidInput(f"{name!r} is not valid Unicode: {refused}", where=repr(name)) from None
+    return name
 
 
 def _offset(place: Any, what: str) -> int:
@@ -356,32 +432,34 @@ def _describe_numpy(name: str, array: npt.NDArray[Any]) -> Description:
 
 
 def _describe_torch(name: str, tensor: Any) -> Description:
-    torch = sys.modules["torch"]
+    tag, dense = _dense(name, tensor)
+    if not dense.is_cpu:
+        dense = dense.cpu()
+    if tag in _UNKNOWN_TO_NUMPY:
+        dense = dense.reshape(-1).view(sys.modules["torch"].uint8)
+    return Description(tag, list(tensor.shape), dense.numpy().reshape(-1).view(np.uint8))
+
+
+def _dense(name: str, tensor: Any) -> tuple[str, Any]:
+    """The tensor's tag, and the tensor as one whose memory is its canonical bytes."""
     tag = _TAGS.get(str(tensor.dtype).removeprefix("torch."))
     if tag is None:
         raise _unsupported(name, str(tensor.dtype))
-    if tensor.layout != torch.strided:
+    strided = sys.modules["torch"].strided
+    if tensor.layout != strided:
         raise InvalidInput(
             f"{name} is a {tensor.layout} tensor; this version commits to dense tensors only",
             expected="torch.strided",
             actual=str(tensor.layout),
             where=name,
         )
-    if not tensor.is_cpu:
-        raise InvalidInput(
-            f"{name} lies on {tensor.device}; this version hashes CPU tensors only",
-            expected="cpu",
-            actual=str(tensor.device),
-            where=name,
-        )
+    if tensor.is_meta:
+        raise InvalidInput(f"{name} lies on meta and has no bytes", actual="meta", where=name)
     # Each call on a tensor costs a microsecond, and a step has hundreds of tensors.
     dense = tensor.detach() if tensor.requires_grad else tensor
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()
-    dense = dense.contiguous()
-    if tag in _UNKNOWN_TO_NUMPY:
-        dense = dense.reshape(-1).view(torch.uint8)
-    return Description(tag, list(tensor.shape), dense.numpy().reshape(-1).view(np.uint8))
+    return tag, dense.contiguous()
 
 
 def _unsupported(name: str, dtype: str) -> UnsupportedDtype:

@@ -116,6 +116,12 @@ class ReplayError(CounterfoilError):
     code = "replay"
 
 
+class DeviceError(CounterfoilError):
+    """A GPU or its driver is missing, too old, or failed."""
+
+    code = "device"
+
+
 class InternalError(CounterfoilError):
     """A mistake of this package; please report it."""
 
@@ -158,6 +164,7 @@ _BY_CODE: dict[str, type[CounterfoilError]] = {
         KeyRefused,
         ChainError,
         ReplayError,
+        DeviceError,
         InternalError,
     )
 }

@@ -46,6 +46,7 @@ class Run:
         self._ledger = ledger
         self._last_step = ledger.step
         self._callbacks: list[Callable[[int], None]] = []
+        self._writers: list[Callable[[], None]] = []
 
     @classmethod
     def create(
@@ -119,7 +120,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The last recorded step, 0 before the first."""
+        """The last recorded step, 0 before the first. While a GPU hashes a step, the one before it."""
         return self._last_step if self.closed else self._ledger.step
 
     def record_step(
@@ -203,9 +204,18 @@ class Run:
         """Calls `callback(reason)` before the close receipt; 0 finished, 1 exception."""
         self._callbacks.append(callback)
 
+    def on_flush(self, callback: Callable[[], None]) -> None:
+        """Calls `callback()` before receipts are counted or made durable, to record what still waits."""
+        self._writers.append(callback)
+
     def flush(self) -> None:
         """Returns when every receipt recorded so far is durable."""
+        self._write()
         self._ledger.flush()
+
+    def _write(self) -> None:
+        for write in self._writers:
+            write()
 
     def receipts(self) -> list[Receipt]:
         """All receipts of this lane, after making them durable."""
@@ -216,6 +226,7 @@ class Run:
     def tree_head(self) -> TreeHead:
         """The signed size and root of this lane, over every receipt recorded so far."""
         if not self.closed:
+            self._write()
             return self._ledger.tree_head()
         head = Record(self.path).tree_head(self.key.address, self.lane)
         assert head is not None, "closing a run signs a tree head"

@@ -249,6 +249,7 @@ impl Walk<'_> {
 
     fn due_fields(&mut self, body: &Body, place: &str, findings: &mut Findings) {
         findings.skipped += u64::from(policy::is_skipped(body));
+        findings.fallback += u64::from(policy::is_fallback(body));
         let policy = self.policies.at(self.step);
         findings.weakest = Some(findings.weakest.map_or(policy, |weakest| weakest.weakest(policy)));
         if let Some((name, every)) = self.policies.absent_field(body) {

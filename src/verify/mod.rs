@@ -114,6 +114,8 @@ pub struct Findings {
     pub steps: u64,
     /// Steps flagged as skipped, which need not show a gradient.
     pub skipped: u64,
+    /// Steps flagged as hashed by the CPU though their tensors lay on a device.
+    pub fallback: u64,
     /// Bytes of unfinished frames at the ends of journals.
     pub dropped_bytes: u64,
     /// Resume receipts.

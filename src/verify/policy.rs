@@ -72,12 +72,19 @@ pub(super) fn is_skipped(step: &Body) -> bool {
     step.unsigned("flags") & SKIPPED != 0
 }
 
+/// Whether a step receipt says that tensors left their device to be hashed.
+pub(super) fn is_fallback(step: &Body) -> bool {
+    step.unsigned("flags") & FALLBACK != 0
+}
+
 /// The floor and every policy receipt of a log so far.
 #[derive(Clone, Debug)]
 pub struct Policies(Vec<(u64, Cadences)>);
 
 /// Step flag: the optimiser changed nothing.
 const SKIPPED: u64 = 1;
+/// Step flag: tensors of a device were copied and hashed by the CPU.
+const FALLBACK: u64 = 4;
 
 impl Policies {
     /// Only the floor.

@@ -392,6 +392,11 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         let (skipped, steps) = (findings.skipped, findings.steps);
         notes.push(format!("{skipped} of {steps} steps are flagged as skipped and show no gradient"));
     }
+    if findings.fallback > 0 {
+        let (fallback, steps) = (findings.fallback, findings.steps);
+        notes
+            .push(format!("{fallback} of {steps} steps were copied from their device and hashed by the CPU"));
+    }
     if findings.resumed > 0 {
         let count = findings.resumed;
         notes.push(format!(

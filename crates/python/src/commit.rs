@@ -285,7 +285,7 @@ fn commit_file(py: Python<'_>, path: PathBuf, progress: Option<Py<PyAny>>) -> Py
     Ok(Commitment::of_bytes(CoreCommitment::of_root(CompactRange::joined(ranges).root(), size)))
 }
 
-/// What `counterfoil.commit.describe` says of a value: dtype, shape, and canonical bytes or parts;
+/// What `counterfoil.commit.describe` says of a value: dtype, shape, and canonical bytes, parts or root;
 /// or the target of an alias; or nothing.
 #[derive(FromPyObject)]
 struct Described<'py> {
@@ -294,6 +294,7 @@ struct Described<'py> {
     data: Option<PyReadonlyArray1<'py, u8>>,
     target: Option<String>,
     parts: Option<Parts>,
+    root: Option<[u8; 32]>,
 }
 
 /// A tensor's parts on several workers.
@@ -326,6 +327,9 @@ impl Described<'_> {
                 Ok(CoreEntry { name: name.into(), content: Content::Alias { target: target.clone() } })
             }
             (_, _, Some(data)) => dense(name, dtype, shape, Digest::ZERO, data.as_array().len() as u64),
+            _ if self.root.is_some() => {
+                CoreEntry::dense(name, dtype, shape, self.root.unwrap_or_default().into())
+            }
             _ => Ok(CoreEntry { name: name.into(), content: Content::Absent }),
         }
     }

@@ -4,6 +4,7 @@ mod arrays;
 mod audit;
 mod chain;
 mod commit;
+mod cuda;
 mod gateway;
 mod ledger;
 mod merkle;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     commit::register(module)?;
+    cuda::register(module)?;
     merkle::register(module)?;
     shard::register(module)?;
     storage::register(module)?;

@@ -1,28 +1,32 @@
 """Turns what an optimiser does into step receipts.
 
-Everything is hashed before the hook returns, where the bytes cannot change underneath. A step
-that could not be recorded stops the recorder: a gap that nobody sees would make later receipts
-false. A checkpoint is the state at the end of `optimizer.step()`; a recipe whose loop changes
-parameters elsewhere is not replayable from it.
+Everything is hashed where the bytes cannot change underneath: before the hook returns, or on a
+device behind the work that its stream has. The receipt of a step whose roots a device computes is
+written one step late, when they have arrived, so that training never waits. A step that could not
+be recorded stops the recorder: a gap that nobody sees would make later receipts false. A checkpoint
+is the state at the end of `optimizer.step()`; a recipe whose loop changes parameters elsewhere is
+not replayable from it.
 """
 
 from __future__ import annotations
 
 import copy
-import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from counterfoil import commit_tensors
+from counterfoil import commit_tensors, cuda
+from counterfoil.commit import start
 from counterfoil.errors import InvalidInput, RunClosed
 from counterfoil.torch import collect
 from counterfoil.torch.hooks import Hooks, innermost
 
 if TYPE_CHECKING:
-    from counterfoil import Commitment, Run
+    from counterfoil import Run
+    from counterfoil.commit import Pending
 
-SKIPPED, NOT_REPLAYABLE = 1, 2
+SKIPPED, NOT_REPLAYABLE, FALLBACK = 1, 2, 4
 KEEP_BATCH = 32 << 20
 """Bytes below which a replayable run keeps a step's batch."""
 
@@ -43,10 +47,14 @@ def attach(
     at each step; parameters, optimiser state and buffers at a cadence. The first and last state and
     one every `checkpoint_every` steps are stored whole, so that steps can be re-executed.
 
+    Tensors on NVIDIA GPUs are hashed there, without waiting: the receipt of a step is then written
+    during the next one, or when the run is flushed or closed. Those of other devices are copied and
+    hashed by the CPU, with a warning, and their steps are flagged.
+
     Args:
         run: An open run.
         model: The model whose parameters the optimiser steps, bare or inside a known wrapper.
-        optimizer: A torch optimiser or a trainer's wrapper around one; all tensors on the CPU.
+        optimizer: A torch optimiser or a trainer's wrapper around one.
         every: Steps between commitments to parameters, optimiser state and buffers; 0 for never.
         checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last.
 
@@ -56,7 +64,8 @@ def attach(
     Raises:
         RunClosed: The run is closed.
         InvalidInput: The optimiser is recorded by another run, the run records another optimiser,
-            or something is not recordable (LBFGS, CUDA, sparse or sharded tensors); `.where` names it.
+            or something is not recordable (LBFGS, sparse or sharded tensors, the capture of a CUDA
+            graph); `.where` names it.
         UnsupportedDtype: A dtype has no canonical bytes; `.where` names the tensor.
 
     Source:
@@ -122,11 +131,17 @@ class Recorder:
         self._fed, self._replayable = False, True
         self._metrics: collect.State = {}
         self._checkpointed = -1
+        # The step whose receipt waits for a device, and whether one was lost.
+        self._unwritten: Callable[[], None] | None = None
+        self._lost = self._waits = False
         self._randomness = collect.randomness()
         self._checkpoint(run.step)
+        for device in {parameter.device for parameter in model.parameters() if cuda.engine.away(parameter)}:
+            cuda.usable(device)
         self._versions = self._collect.versions()
-        self._hooks = Hooks(optimizer, self._take, operator.eq, self._done)
+        self._hooks = Hooks(optimizer, self._take, self._same, self._done)
         _active[id(run)] = self
+        run.on_flush(self._write)
         run.on_close(self._close)
 
     @property
@@ -138,7 +153,7 @@ class Recorder:
         """Adds numbers to the receipt of the step under way; call it before `optimizer.step()`.
 
         Args:
-            metrics: Python numbers or tensors of one element, such as `loss=loss`.
+            metrics: Python numbers or tensors of one element, such as `loss=loss`, on any device.
 
         Raises:
             InvalidInput: A value is not one number; `.where` names it.
@@ -164,41 +179,82 @@ class Recorder:
     def _due(self, field: str, step: int) -> bool:
         return self._cadence[field] > 0 and step % self._cadence[field] == 0
 
-    def _take(self) -> Commitment | None:
-        if not self._due("gradients", self.run.step + 1):
-            return None
-        return commit_tensors(self._collect.gradients())
+    def record(self) -> None:
+        """Records a step that calls no Python: the replay of a CUDA graph that holds `optimizer.step()`.
 
-    def _done(self, gradients: Commitment | None, skipped: bool) -> None:
+        Call it after each replay. Attach after the capture, inside which nothing can be hashed.
+
+        Raises:
+            InvalidInput: The step is not recordable; `.where` names what is not.
+        """
+        gradients = self._take()
+        self._done(lambda: (gradients, False))
+
+    def _take(self) -> Pending | None:
+        if not self._due("gradients", self.run.step + (1 if self._unwritten is None else 2)):
+            return None
+        gradients = start(self._collect.gradients())
+        self._waits = not gradients.done
+        return gradients
+
+    @staticmethod
+    def _same(early: Pending | None, late: Pending | None) -> bool:
+        return early is None or late is None or early.finish() == late.finish()
+
+    def _done(self, outcome: Callable[[], tuple[Pending | None, bool]]) -> None:
+        self._write()
+        if self._lost:
+            raise InvalidInput("an earlier step was not recorded", where="optimizer")
         step = self.run.step + 1
         if not self._policy_recorded:
             self._cadence.setdefault("batch", int(self._fed))
             self.run.record_policy(step, self._cadence)
             self._policy_recorded = True
-        fields: dict[str, Commitment] = {}
-        if gradients is not None and not skipped:
-            fields["gradients"] = gradients
+        fields: dict[str, Pending] = {}
         for field in ("parameters", "optimizer", "buffers"):
             if self._due(field, step):
-                fields[field] = commit_tensors(getattr(self._collect, field)())
+                fields[field] = start(getattr(self._collect, field)())
         for field in ("hyperparameters", "environment"):
             if self._due(field, step):
-                fields[field] = commit_tensors(getattr(self._collect, field)(), keep=True)
+                fields[field] = start(getattr(self._collect, field)(), keep=True)
         if self._due("randomness", step):
-            fields["randomness"] = commit_tensors(self._randomness, keep=self.run.replayable)
-        if self._metrics:
-            fields["metrics"] = commit_tensors(self._metrics, keep=True)
+            fields["randomness"] = start(self._randomness, keep=self.run.replayable)
         batch, kept = self._batch()
         if batch is not None:
             fields["batch"] = batch
+        metrics = self._metrics
         lost = self.run.replayable and not (kept and "randomness" in fields)
-        self.run.record_step(step, fields, flags=SKIPPED * skipped + NOT_REPLAYABLE * lost)
+
+        def write() -> None:
+            gradients, skipped = outcome()
+            if gradients is not None and not skipped:
+                fields["gradients"] = gradients
+            if metrics:
+                fields["metrics"] = start({name: value() for name, value in metrics.items()}, keep=True)
+            flags = SKIPPED * skipped + NOT_REPLAYABLE * lost
+            flags += FALLBACK * any(pending.fallback for pending in fields.values())
+            self.run.record_step(
+                step, {name: pending.finish() for name, pending in fields.items()}, flags=flags
+            )
+
+        self._unwritten = write
         self._batches, self._metrics, self._randomness = [], {}, collect.randomness()
         self._versions = self._collect.versions()
         if self._due("checkpoint", step):
+            self._write()
             self._checkpoint(step)
+        elif all(pending.done for pending in fields.values()) and not self._waits:
+            self._write()
 
-    def _batch(self) -> tuple[Commitment | None, bool]:
+    def _write(self) -> None:
+        """Writes the receipt that waits for a device, if there is one."""
+        write, self._unwritten = self._unwritten, None
+        if write is not None:
+            self._lost = True
+            write()
+            self._lost = False
+
+    def _batch(self) -> tuple[Pending | None, bool]:
         if not self._cadence["batch"] and not self._batches:
             return None, False
         batches = self._batches
@@ -206,7 +262,7 @@ class Recorder:
         whole = batches[0] if len(batches) == 1 else numbered
         size = sum(value.nbytes for value in whole.values() if isinstance(value, torch.Tensor))
         keep = bool(batches) and self._replayable and self.run.replayable and size < KEEP_BATCH
-        return commit_tensors(whole, keep=keep), keep
+        return start(whole, keep=keep), keep
 
     def _checkpoint(self, step: int) -> None:
         fields = {
@@ -222,8 +278,9 @@ class Recorder:
     def _close(self, reason: int) -> None:
         self._hooks.remove()
         _active.pop(id(self.run), None)
-        interrupted = self._hooks.stepping or (reason != 0 and self.pending)
+        self._write()
+        interrupted = self._lost or self._hooks.stepping or (reason != 0 and self.pending)
         # Weights that were loaded or averaged after the last step are not that step's state.
-        changed = self._versions != self._collect.versions()
+        changed = self._versions() != self._collect.versions()()
         if not (interrupted or changed or self._checkpointed == self.run.step):
             self._checkpoint(self.run.step)

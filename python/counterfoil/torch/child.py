@@ -54,12 +54,13 @@ class Execution:
         return self._states[0]
 
     def _log(self, **metrics: Any) -> None:
-        self._metrics.update({name: collect.metric(name, value) for name, value in metrics.items()})
+        self._metrics.update({name: collect.metric(name, value)() for name, value in metrics.items()})
 
     def _gradients(self) -> collect.State:
         return _copy(self._collect.gradients())
 
-    def _done(self, gradients: collect.State, _skipped: bool) -> None:
+    def _done(self, outcome: Callable[[], tuple[collect.State, bool]]) -> None:
+        gradients, _ = outcome()
         fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS}
         self._states.append(fields | {"gradients": gradients, "metrics": dict(self._metrics)})
 

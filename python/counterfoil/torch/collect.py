@@ -8,7 +8,7 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from counterfoil import Alias
+from counterfoil.cuda import bring
 from counterfoil.errors import InvalidInput
 
 State = dict[str, Any]
@@ -41,6 +42,10 @@ WRAPPERS = {
 
 VARIABLES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 """Environment variables that change the bits a CPU computes."""
+
+
+ACCELERATOR = "accelerator"
+"""The entry of the environment that names the GPUs of the parameters; the CPU's has none."""
 
 
 def readable(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -159,16 +164,17 @@ class Collector:
         """Every parameter of the model."""
         return self._each(lambda parameter: parameter)
 
-    def versions(self) -> list[Any]:
-        """Changes when a parameter or buffer was replaced or written in place.
+    def versions(self) -> Callable[[], list[Any]]:
+        """Something that changes when a parameter or buffer is replaced or written in place; read later.
 
         Writes through `.data` leave no trace in a tensor's version. Who swaps weights swaps all of
         them, so the first elements of a few tensors tell.
         """
         held = [tensor for kind in ("_parameters", "_buffers") for _, tensor in _named(self.model, kind)]
         seen: list[Any] = [(id(tensor), tensor._version) for tensor in held]
-        dense = [tensor.detach() for tensor in held if tensor.is_cpu and tensor.layout == torch.strided]
-        return seen + [tensor.reshape(-1)[:16].view(torch.uint8).tolist() for tensor in dense[:8]]
+        dense = [tensor.detach() for tensor in held if tensor.layout == torch.strided]
+        first = [tensor.reshape(-1)[:16].view(torch.uint8).clone() for tensor in dense[:8]]
+        return lambda: seen + [tensor.tolist() for tensor in first]
 
     def gradients(self) -> State:
         """`.grad` of every parameter of the model; None is absent."""
@@ -218,16 +224,27 @@ class Collector:
 
     def environment(self) -> State:
         """What the bits of a step depend on besides its inputs, as numbers and strings."""
-        return local_environment() | {
-            "optimizer": f"{type(self.inner).__module__}.{type(self.inner).__qualname__}",
-            "threads": torch.get_num_threads(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "default_dtype": str(torch.get_default_dtype()),
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            "numpy": np.__version__,
-            "python": sys.version.split()[0],
-            "platform": f"{platform.system()} {platform.machine()}",
-        }
+        return (
+            local_environment()
+            | self._accelerator()
+            | {
+                "optimizer": f"{type(self.inner).__module__}.{type(self.inner).__qualname__}",
+                "threads": torch.get_num_threads(),
+                "deterministic": torch.are_deterministic_algorithms_enabled(),
+                "default_dtype": str(torch.get_default_dtype()),
+                "matmul_precision": torch.get_float32_matmul_precision(),
+                "numpy": np.__version__,
+                "python": sys.version.split()[0],
+                "platform": f"{platform.system()} {platform.machine()}",
+            }
+        )
+
+    def _accelerator(self) -> State:
+        devices = {tensor.device for _, tensor in _named(self.model, "_parameters") if tensor.is_cuda}
+        if not devices:
+            return {}
+        names = sorted({torch.cuda.get_device_name(device) for device in devices})
+        return {ACCELERATOR: ", ".join(names), "cuda": str(torch.version.cuda or torch.version.hip)}
 
     def restore(self, parameters: State, optimizer: State, buffers: State) -> None:
         """Puts a recorded state back, in place, so that memory formats stay the model's own.
@@ -324,9 +341,15 @@ def restore_randomness(state: Mapping[str, Any]) -> None:
     random.setstate((int(state["python/version"]), words, None if gauss is None else float(gauss)))
 
 
-def metric(name: str, value: Any) -> bool | int | float:
-    """A logged number, from a Python number or a tensor of one element; its value is kept exactly."""
-    value = value.item() if isinstance(value, torch.Tensor) and value.dim() == 0 else leaf(name, value)
-    if isinstance(value, bool | int | float):
-        return value
+def metric(name: str, value: Any) -> Callable[[], bool | int | float]:
+    """A logged number, from a Python number or a tensor of one element, whose device may still compute it.
+
+    Its value is kept exactly.
+    """
+    if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.is_complex():
+        copy = bring(value)
+        return lambda: copy().item()
+    number = leaf(name, value)
+    if isinstance(number, bool | int | float):
+        return lambda: number
     raise InvalidInput(f"metric {name} is not one real number", where=name)

@@ -9,10 +9,11 @@ of torch.optim); an optimiser from elsewhere is read at both places at every ste
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
+from counterfoil.cuda import bring, refuse_capture
 from counterfoil.errors import InvalidInput
 
 Taken = TypeVar("Taken")
@@ -41,14 +42,18 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
 
 
 class Hooks(Generic[Taken]):
-    """Calls `take` where the applied gradient stands in `.grad`, then `done(taken, skipped)` after each step."""
+    """Calls `take` where the applied gradient stands in `.grad`, then `done(outcome)` after each step.
+
+    `outcome()` returns what was taken and whether the step was skipped. It may be called later, when
+    a device has computed what it compares, but once for each step and in their order.
+    """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
         take: Callable[[], Taken],
         same: Callable[[Taken, Taken], bool],
-        done: Callable[[Taken, bool], None],
+        done: Callable[[Callable[[], tuple[Taken, bool]]], None],
     ) -> None:
         self._optimizer, self._take, self._same, self._done = optimizer, take, same, done
         self._probing = not type(optimizer).__module__.startswith("torch.optim")
@@ -71,6 +76,7 @@ class Hooks(Generic[Taken]):
         self._post.remove()
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        refuse_capture()
         if self._frame is not None and self._within(self._frame):
             self._depth += 1  # a subclass that calls super().step() fires the hooks twice for one step
             return
@@ -103,15 +109,21 @@ class Hooks(Generic[Taken]):
         if self._depth:
             self._depth -= 1
             return
-        taken = self._early
-        if taken is None or (self._probing and not self._overwrites):
+        early, late = self._early, None
+        if early is None or (self._probing and not self._overwrites):
             late = self._take()
-            if taken is not None and getattr(optimizer, "grad_scale", None) is None:
-                self._overwrites = not self._same(taken, late)
-                self._probing = not self._overwrites
-            taken = taken if self._overwrites and taken is not None else late
+        compares = getattr(optimizer, "grad_scale", None) is None
         found = getattr(optimizer, "found_inf", None)
-        self._done(taken, found is not None and bool(found))
+        skipped = (lambda: False) if found is None else bring(found)
+
+        def outcome() -> tuple[Taken, bool]:
+            if early is not None and late is not None and compares:
+                self._overwrites = not self._same(early, late)
+                self._probing = not self._overwrites
+            overwritten = late is None or (early is not None and self._overwrites)
+            return cast(Taken, early if overwritten else late), bool(skipped())
+
+        self._done(outcome)
         self._frame, self._early = None, None
 
     @staticmethod

@@ -28,7 +28,7 @@ from counterfoil import Mismatch, Record, ReplayReport, commit_tensors
 from counterfoil.errors import CounterfoilError, InvalidInput
 from counterfoil.torch import confine, wire
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
-from counterfoil.torch.collect import VARIABLES, State, local_environment
+from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State, local_environment
 
 if TYPE_CHECKING:
     from counterfoil import Chain, Commitment, Entry, Opened, Receipt, Verdict
@@ -336,7 +336,8 @@ class Execution:
             if self._environment[name] != usual and note not in self.notes:
                 self.notes.append(note)
         local = local_environment()
-        other = sorted(name for name in {*local, *VARIABLES} if environment.get(name) != local.get(name))
+        compared = {*local, *VARIABLES, ACCELERATOR}
+        other = sorted(name for name in compared if environment.get(name) != local.get(name))
         self._same_machine = not other
         if other:
             note = f"{', '.join(other)} differ from what the run says of its machine"

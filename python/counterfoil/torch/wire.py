@@ -40,7 +40,7 @@ def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> bytes:
     for field, state in states.items():
         listing[field] = []
         for name, value in state.items():
-            tag, shape, flat, target, _ = describe(name, value)
+            tag, shape, flat, target = describe(name, value)[:4]
             listing[field].append([name, None, target] if flat is None else [name, tag, list(shape)])
             parts.append(b"" if flat is None else flat.tobytes())
     head = json.dumps({"header": dict(header), "states": listing}).encode()

@@ -16,6 +16,14 @@ import oracle
 from counterfoil.errors import InvalidInput, RunClosed, UnsupportedDtype
 from counterfoil.torch import collect, hooks
 
+
+@pytest.fixture(autouse=True, params=["cpu", "device"])
+def engine(request):
+    """Everything here holds as well when a device hashes and receipts are written a step late."""
+    if request.param == "device":
+        request.getfixturevalue("device")
+
+
 TAGS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.complex64: "C64"}
 
 
