@@ -28,16 +28,15 @@ SOURCES = (ROOT / "src/commit/cuda/reduce.cu", ROOT / "benches/gpu/ceiling.cu")
 OPTIONS = ("--gpu-architecture=compute_75", "--std=c++17")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 MOST_REGISTERS = 64
-# Machine code of one round of the compression loop, in instructions: longer code leaves the caches. The
-# loop nested in it, which only unaligned tensors enter, is not counted.
+# Instructions of the loop over a message's blocks: longer code leaves the instruction caches. The loop nested
+# in it, which only unaligned tensors enter, is not counted.
 LONGEST_LOOP = 1450
 
 
 def wheel(path: str) -> Path:
-    """A file of NVIDIA's wheels."""
-    spec = find_spec("nvidia")
-    found = [Path(root) / path for root in (spec.submodule_search_locations or ()) if spec] if spec else []
-    return next((file for file in found if file.exists()), Path(path))
+    """A file of NVIDIA's wheels, which share a folder."""
+    folder = find_spec("nvidia").submodule_search_locations[0]
+    return Path(folder) / path
 
 
 def compiled(source: Path) -> bytes:
@@ -74,15 +73,21 @@ def flattened(source: Path) -> bytes:
 
 
 def machine_code(ptx: Path, architecture: str) -> tuple[int, int, int]:
-    """Registers, spilled bytes and the length of the longest innermost loop."""
+    """The most registers and spilled bytes of a kernel, and instructions of a compression loop."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         command = [wheel("cuda_nvcc/bin/ptxas"), "-v", f"-arch={architecture}", ptx, "-o", cubin]
         report = subprocess.run(command, check=True, capture_output=True, text=True).stderr
         command = [wheel("cu13/bin/nvdisasm"), "-c", cubin]
         listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    registers = int(re.findall(r"Used (\d+) registers", report)[0])
-    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", report)))
+    registers = max(map(int, re.findall(r"Used (\d+) registers", report)))
+    spilled = max(map(int, re.findall(r"(\d+) bytes spill", report)))
+    kernels = re.split(r"^\s*\.section\s+\.text", listing, flags=re.MULTILINE)[1:]
+    return registers, spilled, max(map(loop, kernels))
+
+
+def loop(listing: str) -> int:
+    """Instructions of the shortest loop that holds a compression, without the loops nested in it."""
     labels: dict[str, int] = {}
     loops = []
     place = 0
@@ -94,12 +99,11 @@ def machine_code(ptx: Path, architecture: str) -> tuple[int, int, int]:
             target = re.search(r"\bBRA\b.*?(\.L_\w+)", line)
             if target and target[1] in labels:
                 loops.append((labels[target[1]], place))
-    # The loop over a message's blocks: the shortest that holds a compression.
     first, behind = min(
-        (loop for loop in loops if loop[1] - loop[0] > 1000), key=lambda loop: loop[1] - loop[0]
+        (each for each in loops if each[1] - each[0] > 1000), key=lambda each: each[1] - each[0]
     )
     nested = sum(end - start for start, end in loops if first < start and end < behind)
-    return registers, spilled, behind - first - nested
+    return behind - first - nested
 
 
 def main(command: str) -> None:

@@ -39,6 +39,9 @@ _TAGS = {
 }
 
 
+_TORCH_TAGS: dict[Any, str] = {}
+"""Those of the dtypes that were met, which cost no string then."""
+
 _UNKNOWN_TO_NUMPY = {"BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0"}
 
 
@@ -192,7 +195,6 @@ def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress 
     described: dict[str, Description] = {}
     copies: dict[str, Callable[[], Any]] = {}
     groups: dict[Any, list[tuple[str, Any]]] = {}
-    fallback = False
     for name, value in tensors.items():
         if not cuda.engine.away(value):
             described[name] = describe(name, value)
@@ -200,12 +202,12 @@ def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress 
         tag, tensor = _dense(_checked(name), value)
         if keep:
             copies[name] = cuda.bring(tensor)
-        elif cuda.usable(tensor.device):
+        else:
             described[name] = Description(tag, list(tensor.shape))
             groups.setdefault(tensor.device, []).append((name, tensor))
-        else:
-            fallback = True
-            described[name] = describe(name, tensor)
+    unusable = [device for device in groups if not cuda.usable(device)]
+    for device in unusable:
+        described |= {name: describe(name, tensor) for name, tensor in groups.pop(device)}
     # These hold names and no tensors, whose memory training wants back.
     roots = [
         ([name for name, _ in group], cuda.Roots([tensor for _, tensor in group]))
@@ -218,7 +220,6 @@ def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress 
     else:
         for entry in _native.commit_tensors(here, False, progress).entries:
             described[entry.name] = here[entry.name]._replace(data=None, root=entry.root)
-    del groups, tensors
 
     def finish() -> Commitment:
         for name, copy in copies.items():
@@ -228,7 +229,7 @@ def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress 
                 described[name] = described[name]._replace(root=root)
         return _native.commit_tensors(described, keep, progress)
 
-    return Pending(finish, done=False, fallback=fallback)
+    return Pending(finish, done=False, fallback=bool(unusable))
 
 
 def commit_shard(
@@ -343,10 +344,8 @@ def describe(name: str, value: Any) -> Description:
     if isinstance(value, Description):
         return value
     _checked(name)
-    try:
-        encoded = np.frombuffer(value.encode() if isinstance(value, str) else b"", np.uint8)
-    except UnicodeEncodeError as refused:
-        raise InvalidInput(f"{name!r} is not valid Unicode: {refused}", where=repr(name)) from None
+    if hasattr(value, "untyped_storage"):
+        return _describe_torch(name, value)
     if value is None:
         return Description()
     if isinstance(value, Alias):
@@ -356,6 +355,7 @@ def describe(name: str, value: Any) -> Description:
     if isinstance(value, Sharded):
         return _describe_sharded(name, value)
     if isinstance(value, str):
+        encoded = np.frombuffer(_encoded(value, name), np.uint8)
         return Description("U8", [encoded.size], encoded)
     # bool before int, of which it is a subclass
     if isinstance(value, bool):
@@ -366,8 +366,6 @@ def describe(name: str, value: Any) -> Description:
         value = np.int64(value)
     elif isinstance(value, float):
         value = np.float64(value)
-    if type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "untyped_storage"):
-        return _describe_torch(name, value)
     if not isinstance(value, np.ndarray | np.generic):
         raise InvalidInput(
             f"{name} is a {type(value).__name__}, which is no tensor; convert it to one",
@@ -383,11 +381,15 @@ def describe(name: str, value: Any) -> Description:
 def _checked(name: Any) -> str:
     if not isinstance(name, str):
         raise InvalidInput(f"names are str, found {name!r}", expected="str", where=repr(name))
+    _encoded(name, name)
+    return name
+
+
+def _encoded(text: str, name: str) -> bytes:
     try:
-        name.encode()
+        return text.encode()
     except UnicodeEncodeError as refused:
         raise InvalidInput(f"{name!r} is not valid Unicode: {refused}", where=repr(name)) from None
-    return name
 
 
 def _offset(place: Any, what: str) -> int:
@@ -442,11 +444,14 @@ def _describe_torch(name: str, tensor: Any) -> Description:
 
 def _dense(name: str, tensor: Any) -> tuple[str, Any]:
     """The tensor's tag, and the tensor as one whose memory is its canonical bytes."""
-    tag = _TAGS.get(str(tensor.dtype).removeprefix("torch."))
+    dtype = tensor.dtype
+    tag = _TORCH_TAGS.get(dtype)
     if tag is None:
-        raise _unsupported(name, str(tensor.dtype))
-    strided = sys.modules["torch"].strided
-    if tensor.layout != strided:
+        tag = _TAGS.get(str(dtype).removeprefix("torch."))
+        if tag is None:
+            raise _unsupported(name, str(dtype))
+        _TORCH_TAGS[dtype] = tag
+    if tensor.layout != sys.modules["torch"].strided:
         raise InvalidInput(
             f"{name} is a {tensor.layout} tensor; this version commits to dense tensors only",
             expected="torch.strided",

@@ -2,6 +2,7 @@
 //!
 //! `docs/format.md`, sections 1 to 3, describes every byte.
 
+#[cfg(feature = "io")]
 pub mod cuda;
 mod engine;
 mod entry;

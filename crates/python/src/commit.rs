@@ -327,9 +327,10 @@ impl Described<'_> {
                 Ok(CoreEntry { name: name.into(), content: Content::Alias { target: target.clone() } })
             }
             (_, _, Some(data)) => dense(name, dtype, shape, Digest::ZERO, data.as_array().len() as u64),
-            _ if self.root.is_some() => {
-                CoreEntry::dense(name, dtype, shape, self.root.unwrap_or_default().into())
-            }
+            _ if !dtype.is_empty() => match self.root {
+                Some(root) => CoreEntry::dense(name, dtype, shape, root.into()),
+                None => Err(CommitError::Parts { name: name.into(), detail: "no bytes and no root".into() }),
+            },
             _ => Ok(CoreEntry { name: name.into(), content: Content::Absent }),
         }
     }

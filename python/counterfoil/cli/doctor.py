@@ -42,6 +42,8 @@ def _installation() -> Iterator[Finding]:
     right = counterfoil.commit_bytes(b"abc").root == expected
     backend = _native.backends()[0]
     yield Finding("hashing", right, f"{backend}; {'agrees with' if right else 'differs from'} hashlib")
+    gpus = counterfoil.cuda.info()
+    yield Finding("gpu hashing", True, ", ".join(device.name for device in gpus.devices) or gpus.reason)
 
 
 def _keys(home: Path) -> Iterator[Finding]:

@@ -4,10 +4,8 @@
 //! and the stream, [`launch`] puts the kernel on it and returns at once. The shipped `reduce.ptx` is
 //! what `make ptx` compiles; its first line holds the hash of its source.
 
-#[cfg(feature = "io")]
 mod driver;
 mod plan;
 
-#[cfg(feature = "io")]
 pub use driver::{CudaError, Device, devices, driver_version, launch};
 pub use plan::{Launch, Plan};
