@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash ptx ptx-check sanitize contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash gpu ptx ptx-check sanitize contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -71,6 +71,19 @@ bench: .venv/.extension ## Measure a recorded step; writes benches/results and p
 bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FILE=8: an 8 GiB file too)
 	cargo bench --quiet --bench sha3 --no-run
 	$(BIN)/python benches/hashing.py --file $(or $(FILE),2)
+
+# On a machine with a GPU and without a compiler or a network, a wheel in dist/ is enough.
+gpu: $(if $(DRY),.venv/.extension) ## Check and measure hashing on an NVIDIA GPU (9 minutes; DRY=1: on the CPU, in small)
+ifdef DRY
+	$(BIN)/python benches/gpu --dry $(if $(ONLY),--only $(ONLY))
+else
+	@if ! $(PYTHON) -c 'import counterfoil.cuda' 2> /dev/null; then \
+		rm -rf target/gpu; \
+		$(PYTHON) -m pip install --quiet --no-index --no-deps --target target/gpu dist/counterfoil-*.whl; \
+		export PYTHONPATH="$(CURDIR)/target/gpu$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	fi; \
+	$(PYTHON) benches/gpu $(if $(ONLY),--only $(ONLY)) $(if $(RESULTS),--results $(RESULTS))
+endif
 
 sanitize: ## The hashing tests under AddressSanitizer (x86-64 Linux)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --quiet --test hashing \

@@ -37,7 +37,7 @@ class Gpu:
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
-            raise RuntimeError(f"PyTorch sees no GPU; {cuda.info()}")
+            raise RuntimeError(f"PyTorch sees no GPU; {cuda.info().reason or 'its build is another one'}")
         self.device = torch.device("cuda", 0)
         self._ballast: torch.Tensor | None = None
         self._cost = 0.0
@@ -96,7 +96,10 @@ class Gpu:
 
     def random(self, size: int) -> torch.Tensor:
         """So many random bytes."""
-        return torch.randint(0, 256, (size,), dtype=torch.uint8, device=self.device)
+        whole = torch.empty(size, dtype=torch.uint8, device=self.device)
+        for piece in whole.split(1 << 30):
+            piece.random_(0, 256)
+        return whole
 
     def poison(self) -> None:
         """Fills the memory that the allocator hands out next, so that what is not written shows."""
@@ -114,6 +117,7 @@ class Dry(Gpu):
         from host_kernel import HostEngine, compile_kernel
 
         self.device = torch.device("cpu")
+        torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
             cuda.engine = HostEngine(compile_kernel(Path(folder)))
 
@@ -150,16 +154,17 @@ class Notes:
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
-        self.found: dict[str, Any] = {"state": "stopped", "checks": 0, "failed": 0, "failures": [], "skipped": {}}
+        self.found: dict[str, Any] = {"state": "stopped", "checks": 0, "failed": 0}
+        self.found |= {"failures": [], "skipped": {}}
 
     def save(self) -> None:
         whole = json.loads(self._path.read_text()) if self._path.exists() else {}
-        self._path.write_text(json.dumps(whole | {self._name: self.found}))
+        self._path.write_text(json.dumps(whole | {self._name: rounded(self.found)}))
 
     def note(self, what: str, value: Any) -> None:
         """Notes and prints a finding."""
         self.found[what] = value
-        print(f"  {what}: {value}")
+        print(f"  {what}: {rounded(value)}")
         self.save()
 
     def skip(self, what: str, why: str) -> None:
@@ -184,6 +189,16 @@ class Notes:
         found = roots_of(counterfoil.commit_tensors(tensors))
         for name, tensor in tensors.items():
             self.same(f"{what}: {name}", found[name], root(tensor))
+        self.save()
+
+
+def rounded(value: Any) -> Any:
+    """Six significant digits of every float."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def content(tensor: torch.Tensor) -> np.ndarray:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from place import HERE, Gpu, Notes, spread, state_of_gpu
+from place import HERE, Gpu, Notes, rounded, spread, state_of_gpu
 
 from counterfoil import _native, cuda
 from counterfoil.commit import start
@@ -63,7 +63,7 @@ class Driver:
         self._library = ctypes.CDLL("libcuda.so.1")
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count
         torch.cuda.synchronize(device)  # PyTorch's context is now the thread's
-        self._module, self.function = ctypes.c_void_p(), ctypes.c_void_p()
+        self._module = ctypes.c_void_p()
         image = (HERE / "ceiling.ptx").read_bytes() + b"\0"
         self._call("cuModuleLoadData", ctypes.byref(self._module), image)
         self.function = self._function("counterfoil_ceiling")
@@ -87,7 +87,8 @@ class Driver:
     def attributes(self, function: ctypes.c_void_p) -> dict[str, int]:
         """What the driver made of a kernel."""
         found = {}
-        for name, number in {"shared bytes": 1, "local bytes": 3, "registers": 4, "binary version": 6}.items():
+        numbers = {"shared bytes": 1, "local bytes": 3, "registers": 4, "binary version": 6}
+        for name, number in numbers.items():
             value = ctypes.c_int()
             self._call("cuFuncGetAttribute", ctypes.byref(value), ctypes.c_int(number), function)
             found[name] = value.value
@@ -103,12 +104,8 @@ class Driver:
         self._call("cuLaunchKernel", self.function, *sizes, stream, parameters, None)
 
 
-def ceiling(place: Gpu, notes: Notes) -> float:
+def ceiling(place: Gpu, notes: Notes, driver: Driver, when: str) -> float:
     """The most compressions per second."""
-    driver = Driver(place.device)
-    notes.note("ceiling kernel", driver.attributes(driver.function))
-    notes.note("our kernel", driver.attributes(driver.reduce))
-    notes.note("ceiling's blocks per multiprocessor", driver.grid // driver.processors)
 
     def seconds(blocks: int) -> float:
         begin = place.mark()
@@ -119,12 +116,12 @@ def ceiling(place: Gpu, notes: Notes) -> float:
     blocks = max(100, int(1000 * 0.1 / seconds(1000)))
     taken = [seconds(blocks) for _ in range(5)]
     rate = driver.grid * THREADS * blocks / statistics.median(taken)
-    notes.note("ceiling, seconds of a launch", spread(taken))
-    notes.note("ceiling, compressions per second", rate)
-    notes.note("ceiling, GB/s of whole blocks of leaves", rate * 256 * 1024 / (256 * 17 + 255 * 2) / 1e9)
+    notes.note(f"ceiling {when}, seconds of a launch", spread(taken))
+    notes.note(f"ceiling {when}, compressions per second", rate)
+    notes.note(f"ceiling {when}, GB/s of whole blocks of leaves", rate * 256 * 1024 / 4862 / 1e9)
     for _ in range(20):
         driver.launch(blocks)
-    notes.note("clocks and power, at the ceiling", state_of_gpu())
+    notes.note(f"ceiling {when}, clocks and power", state_of_gpu())
     place.synchronize()
     return rate
 
@@ -173,12 +170,16 @@ def cases(place: Gpu) -> dict[str, tuple[int, Any]]:
 def rates(place: Gpu, notes: Notes) -> None:
     """Launches alone, each launch alone, and whole calls."""
     torch.manual_seed(5)
-    reached: float | None = None
+    driver, reached = None, None
     try:
         if place.dry:
             notes.skip("ceiling", "no GPU")
         else:
-            reached = ceiling(place, notes)
+            driver = Driver(place.device)
+            notes.note("ceiling's kernel", driver.attributes(driver.function))
+            notes.note("our kernel", driver.attributes(driver.reduce))
+            notes.note("ceiling's blocks per multiprocessor", driver.grid // driver.processors)
+            reached = ceiling(place, notes, driver, "before")
     except (OSError, RuntimeError) as failed:
         notes.skip("ceiling", str(failed))
     copying(place, notes)
@@ -198,10 +199,12 @@ def rates(place: Gpu, notes: Notes) -> None:
         row["GB/s, whole call"] = size / row["whole call"]["median"] / 1e9
         if reached:
             row["of the ceiling"] = needed / row["all launches"]["median"] / reached
-        notes.note(name, row)
+        notes.found[name] = row
+        notes.save()
+        print(f"  {name}:", rounded({key: value for key, value in row.items() if isinstance(value, float)}))
         del inputs
-    if reached:
-        notes.note("ceiling at the end, compressions per second", ceiling(place, notes))
+    if driver and reached:
+        ceiling(place, notes, driver, "after")
 
 
 def launched(place: Gpu, inputs: list[Work]) -> dict[str, Any]:

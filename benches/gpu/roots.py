@@ -15,13 +15,14 @@ from place import Gpu, Notes, content, root, roots_of
 import counterfoil
 from counterfoil import _native, cuda
 from counterfoil.commit import start
-from counterfoil.torch.collect import DTYPES
+from counterfoil.torch.collect import DTYPES, metric
 
 BLOCK, MIB = 256 * 1024, 1 << 20
 # Around nothing, blocks of padding, blocks and chunks; around the 256 chunks of a block of the kernel,
 # and around those that need a third launch.
 EDGES = [*range(4), *range(30, 35), *range(54, 67), *range(118, 131), *range(1022, 1027), 2047, 2048, 2049]
-EDGES += [BLOCK + more for more in (-1025, -1024, -1, 0, 1, 63, 64, 1023, 1024, 1025, BLOCK - 1, BLOCK, BLOCK + 1)]
+EDGES += [BLOCK + more for more in (-1025, -1024, -1, 0, 1, 63, 64, 1023, 1024, 1025)]
+EDGES += [2 * BLOCK + more for more in (-1, 0, 1)]
 LARGE_EDGES = [64 * MIB + more for more in (-1024, -1, 0, 1, 1024, 1025, BLOCK, BLOCK + 1)]
 
 
@@ -46,7 +47,8 @@ def groups(place: Gpu, notes: Notes) -> Iterator[tuple[str, dict[str, torch.Tens
     sizes = {place.scaled(size) for size in LARGE_EDGES}
     yield "large sizes", {f"{size} bytes": place.random(size) for size in sizes}
     whole = place.random(3 * BLOCK)
-    lengths = (1, 15, 16, 17, 54, 55, 56, 63, 64, 65, 1007, 1008, 1009, 1023, 1024, 1025, 2050, BLOCK + 1, 2 * BLOCK)
+    lengths = [1, 15, 16, 17, *range(54, 57), *range(63, 66), *range(1007, 1010), *range(1023, 1026), 2050]
+    lengths += [BLOCK + 1, 2 * BLOCK]
     cuts = {f"[{at}:][:{size}]": whole[at : at + size] for size in lengths for at in range(33)}
     yield "alignments", cuts
     chosen = random.Random(2)
@@ -97,7 +99,7 @@ def mixed(place: Gpu, notes: Notes) -> None:
         "weight": weight,
         "step": torch.tensor(3.0, device=place.device),
         "nothing": torch.empty(0, device=place.device),
-        "tied": counterfoil.Alias("weight"),
+        "weight, tied": counterfoil.Alias("weight"),
         "array": np.arange(5000.0),
         "host": torch.arange(70_000),
         "absent": None,
@@ -158,6 +160,7 @@ def devices(place: Gpu, notes: Notes) -> None:
 def streams(place: Gpu, notes: Notes) -> None:
     """What is hashed is what the stream has come to, whatever is queued before, beside and behind."""
     torch.manual_seed(2)
+    cuda.usable(place.device)  # which waits, the first time
     size, rounds = place.scaled(64 * MIB), 100
     place.busy(0.2)  # of the default stream, which nothing here may wait for
     with place.stream():
@@ -203,6 +206,11 @@ def streams(place: Gpu, notes: Notes) -> None:
     pending = start({"x": rate}, keep=True)
     rate.fill_(0)
     notes.same("overwritten, kept by value", roots_of(pending.finish())["x"], expected)
+
+    negated = torch.full((1,), 2 + 3j, device=place.device).conj().imag[0]
+    place.busy()
+    logged = metric("loss", negated)
+    notes.same("a logged number that is a negated view", logged(), -3.0)
 
     tensors = [place.random(1 + 4999 * i) for i in range(60)]
     expected_roots = [root(tensor) for tensor in tensors]

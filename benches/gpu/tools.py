@@ -16,7 +16,7 @@ import rates
 import roots
 from place import HERE, Gpu, Notes
 
-SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats", "SchedulerStats")
+SECTIONS = ["SpeedOfLight", "ComputeWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats"]
 SHOWN = re.compile(
     r"sm__inst_executed_pipe_(alu|fma\w*|xu|lsu)\.avg\.pct_of_peak_sustained_active|sm__throughput\.avg.*elapsed"
     r"|sm__warps_active\.avg\.pct.*|launch__registers_per_thread|gpu__time_duration\.sum|sm__inst_issued.*pct.*"
@@ -70,7 +70,8 @@ def ncu(place: Gpu, notes: Notes) -> None:
         notes.skip("ncu", f"its table is not understood: {last(output)}")
         return
     names, units, values = list(csv.reader(lines[first : first + 3]))
-    counters = {name: f"{value} {unit}".strip() for name, unit, value in zip(names, units, values, strict=False)}
+    rows = zip(names, units, values, strict=False)
+    counters = {name: f"{value} {unit}".strip() for name, unit, value in rows}
     notes.found["counters"] = {name: value for name, value in counters.items() if "__" in name}
     for name, value in counters.items():
         if SHOWN.fullmatch(name):

@@ -192,6 +192,7 @@ def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress 
     if not any(map(cuda.engine.away, tensors.values())):
         commitment = _native.commit_tensors(tensors, keep, progress)
         return Pending(lambda: commitment, done=True)
+    cuda.refuse_capture()
     described: dict[str, Description] = {}
     copies: dict[str, Callable[[], Any]] = {}
     groups: dict[Any, list[tuple[str, Any]]] = {}
@@ -464,7 +465,11 @@ def _dense(name: str, tensor: Any) -> tuple[str, Any]:
     dense = tensor.detach() if tensor.requires_grad else tensor
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()
-    return tag, dense.contiguous()
+    dense = dense.contiguous()
+    # A wrapper of other tensors, or one whose storage was freed, as sharded training does.
+    if dense.data_ptr() == 0 and dense.numel():
+        raise InvalidInput(f"{name} has no memory of its own", actual=type(tensor).__name__, where=name)
+    return tag, dense
 
 
 def _unsupported(name: str, dtype: str) -> UnsupportedDtype:

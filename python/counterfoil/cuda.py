@@ -59,6 +59,8 @@ class Info:
 def info() -> Info:
     """What this process can hash on GPUs; needs no GPU and no torch.
 
+    It initialises the driver, after which processes forked from this one cannot use CUDA.
+
     Example:
         >>> isinstance(info().available, bool)
         True
@@ -131,11 +133,7 @@ def usable(device: Any) -> bool:
     """Whether a device hashes. A device that is met for the first time must first give right answers.
 
     A device that does not is warned about once.
-
-    Raises:
-        InvalidInput: A CUDA graph is being captured.
     """
-    refuse_capture()
     if device not in _problems:
         _problems[device] = _problem(device)
         if _problems[device]:
@@ -199,11 +197,13 @@ class Roots:
 def bring(tensor: Any) -> Callable[[], Any]:
     """Copies a tensor to the CPU's memory behind the work that its device has; the result waits for it."""
     torch, device = sys.modules["torch"], tensor.device
+    # Copying a negated view would negate on the host, before the bytes are there.
+    tensor = tensor.detach().resolve_conj().resolve_neg()
     if not (engine.away(tensor) and engine.takes(device)):
-        copy = tensor.detach().to("cpu", copy=True)
+        copy = tensor.to("cpu", copy=True)
         return lambda: copy
     host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=device.type == "cuda")
-    host.copy_(tensor.detach(), non_blocking=True)
+    host.copy_(tensor, non_blocking=True)
     wait = engine.mark(device)
 
     def arrived() -> Any:

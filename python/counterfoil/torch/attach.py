@@ -71,6 +71,7 @@ def attach(
     Source:
         docs/format.md, section 4.
     """
+    cuda.refuse_capture()
     if run.closed:
         raise RunClosed(f"{run.path} is closed: a closed run records nothing")
     inner = innermost(optimizer)
@@ -153,7 +154,7 @@ class Recorder:
         """Adds numbers to the receipt of the step under way; call it before `optimizer.step()`.
 
         Args:
-            metrics: Python numbers or tensors of one element, such as `loss=loss`, on any device.
+            metrics: Python numbers or tensors of shape `[]` on any device, such as `loss=loss`.
 
         Raises:
             InvalidInput: A value is not one number; `.where` names it.
@@ -187,6 +188,7 @@ class Recorder:
         Raises:
             InvalidInput: The step is not recordable; `.where` names what is not.
         """
+        cuda.refuse_capture()
         gradients = self._take()
         self._done(lambda: (gradients, False))
 

@@ -150,6 +150,12 @@ def _spread(names: list[str], tensor: torch.Tensor | None, prefix: str = "") -> 
     return {first: value} | {prefix + name: shared for name in names[1:]}
 
 
+def _first(tensor: torch.Tensor) -> torch.Tensor:
+    """Up to 16 elements from the tensor's first one on, without a copy of the whole."""
+    room = tensor.untyped_storage().nbytes() // tensor.element_size() - tensor.storage_offset()
+    return tensor.as_strided((min(16, tensor.numel(), room),), (1,), tensor.storage_offset())
+
+
 class Collector:
     """Reads the state of a model and its innermost optimiser.
 
@@ -173,7 +179,7 @@ class Collector:
         held = [tensor for kind in ("_parameters", "_buffers") for _, tensor in _named(self.model, kind)]
         seen: list[Any] = [(id(tensor), tensor._version) for tensor in held]
         dense = [tensor.detach() for tensor in held if tensor.layout == torch.strided]
-        first = [tensor.reshape(-1)[:16].view(torch.uint8).clone() for tensor in dense[:8]]
+        first = [_first(tensor).view(torch.uint8).clone() for tensor in dense[:8]]
         return lambda: seen + [tensor.tolist() for tensor in first]
 
     def gradients(self) -> State:
@@ -342,7 +348,7 @@ def restore_randomness(state: Mapping[str, Any]) -> None:
 
 
 def metric(name: str, value: Any) -> Callable[[], bool | int | float]:
-    """A logged number, from a Python number or a tensor of one element, whose device may still compute it.
+    """A logged number, from a Python number or a tensor of shape `[]`, which its device may still compute.
 
     Its value is kept exactly.
     """

@@ -156,6 +156,19 @@ def test_what_cannot_be_committed_is_refused_by_name_on_a_device_too(device, val
     del device
 
 
+def test_a_logged_negated_view_keeps_its_sign(tmp_path, device):
+    """The imaginary part of a conjugate is negated when it is read; a late copy must not lose that."""
+    net = model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with counterfoil.Run.create(tmp_path / "run") as run:
+        recorder = run.attach(net, optimizer)
+        net(torch.randn(6, 50)).square().mean().backward()
+        recorder.log(loss=torch.tensor([1 + 2j]).conj().imag[0])
+        optimizer.step()
+    assert steps_of(run.path)[0][1]["metrics"].scalars() == {"loss": -2.0}
+    assert device.launched
+
+
 class Broken(host_kernel.HostEngine):
     """A device that cannot hash, or that hashes wrongly."""
 
@@ -256,7 +269,7 @@ def test_nothing_is_hashed_inside_the_capture_of_a_graph(tmp_path, device, monke
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with counterfoil.Run.create(tmp_path / "run") as run:
-        run.attach(net, optimizer)
+        recorder = run.attach(net, optimizer)
         net(torch.randn(6, 50)).square().mean().backward()
         launched = device.launched
         with monkeypatch.context() as patch:
@@ -264,8 +277,12 @@ def test_nothing_is_hashed_inside_the_capture_of_a_graph(tmp_path, device, monke
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
             with pytest.raises(InvalidInput, match="attach after the capture"):
                 optimizer.step()
-            with pytest.raises(InvalidInput, match="attach after the capture"):
-                counterfoil.commit_tensors({"w": torch.ones(3)})
+            for keep in (False, True):
+                with pytest.raises(InvalidInput, match="attach after the capture"):
+                    counterfoil.commit_tensors({"w": torch.ones(3)}, keep=keep)
+            for attempt in (recorder.record, lambda: run.attach(net, optimizer)):
+                with pytest.raises(InvalidInput, match="attach after the capture"):
+                    attempt()
         assert device.launched == launched
         optimizer.step()
     assert len(steps_of(run.path)) == 1

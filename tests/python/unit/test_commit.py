@@ -379,3 +379,13 @@ def test_commitments_are_values() -> None:
     assert first != counterfoil.commit_bytes(b"abd")
     with pytest.raises(AttributeError):
         first.size = 4
+
+
+def test_a_tensor_without_memory_is_refused_by_name() -> None:
+    """A freed storage has the address 0, which a read does not survive."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.ones(300)
+    tensor.untyped_storage().resize_(0)
+    with pytest.raises(InvalidInput, match="has no memory") as refused:
+        counterfoil.commit_tensors({"freed": tensor})
+    assert refused.value.where == "freed"
