@@ -45,8 +45,12 @@ impl CudaPlan {
         tensors: Vec<u64>,
         memory: u64,
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<Parameters>)> {
-        if tensors.len() != self.tensors || memory.checked_add(self.plan.size()).is_none() {
-            return Err(refused(py, "an address for each tensor, and one of memory, are needed"));
+        let is_placed = memory % 32 == 0 && memory.checked_add(self.plan.size()).is_some();
+        if tensors.len() != self.tensors || !is_placed {
+            return Err(refused(
+                py,
+                "an address for each tensor and one of memory, a multiple of 32, are needed",
+            ));
         }
         let (table, launches) = self.plan.launches(&tensors, memory);
         let parameters = launches.iter().map(|l| (l.blocks, l.segments, l.count, l.domain, l.digests));

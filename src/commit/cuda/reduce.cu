@@ -19,7 +19,9 @@ typedef unsigned long long u64;
 #define CONSTANT __constant__
 #define SHARED __shared__
 #define BLOCK blockIdx.x
-#define EACH_THREAD(thread) const u32 thread = threadIdx.x;
+/* A warp's number decides which quarter of the multiprocessor it works in. Levels whose nodes fit one warp
+ * take turns, and so do blocks, also where the number of multiprocessors is a multiple of four. */
+#define EACH_THREAD(thread) const u32 thread = (threadIdx.x + 32 * (level + BLOCK + BLOCK / 128)) % CHUNKS;
 #define BARRIER __syncthreads()
 #define VECTOR make_uint4
 #define PERMUTE __byte_perm

@@ -13,7 +13,7 @@ import torch
 
 import counterfoil
 import host_kernel
-from counterfoil import commit, cuda
+from counterfoil import _native, commit, cuda
 from counterfoil.errors import DeviceError, InvalidInput
 
 FALLBACK = 4
@@ -167,6 +167,40 @@ def test_a_logged_negated_view_keeps_its_sign(tmp_path, device):
         optimizer.step()
     assert steps_of(run.path)[0][1]["metrics"].scalars() == {"loss": -2.0}
     assert device.launched
+
+
+def test_pytorchs_own_stream_of_the_tensors_device_is_used(monkeypatch):
+    """Another stream or device, or an event that nobody waits for, would read what is not there yet."""
+    told = []
+
+    class Stream:
+        def __init__(self, device):
+            self.device, self.cuda_stream = device, 5000 + device.index
+
+    class Event:
+        def record(self, stream):
+            told.append(("record", stream.device.index, stream.cuda_stream))
+
+        def synchronize(self):
+            told.append(("wait",))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(_native, "cuda_launch", lambda *given: told.append(given))
+    engine, second = cuda.TorchStreams(), torch.device("cuda", 1)
+    engine.launch(second, [(1, 2, 3, 0, 4)])
+    wait = engine.mark(second)
+    assert told == [(1, 5001, [(1, 2, 3, 0, 4)]), ("record", 1, 5001)]
+    wait()
+    assert told[2:] == [("wait",)]
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert (
+        engine.takes(second)
+        and not engine.takes(torch.device("mps"))
+        and engine.away(torch.ones(1).to("meta"))
+    )
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert not engine.takes(second) and not engine.away(torch.ones(1)) and not engine.away(np.ones(1))
 
 
 class Broken(host_kernel.HostEngine):
