@@ -147,7 +147,7 @@ def commit_tensors(
             bytes), None (absent), `Alias` and `Sharded`.
         keep: Whether the commitment keeps a copy of the bytes, so that a ledger stores them by
             value. For small states: hyperparameters, metrics, batches.
-        progress: As for `commit_bytes`.
+        progress: As for `commit_bytes`, for what the CPU hashes.
 
     Returns:
         The commitment; `.prove(name)` opens a tensor, `.prove(name, chunk=, tensor=)` a chunk.
@@ -155,6 +155,7 @@ def commit_tensors(
     Raises:
         UnsupportedDtype: A tensor's dtype has no canonical encoding; `.where` names the tensor.
         InvalidInput: A name, an alias, a value or its parts are refused; `.where` names it.
+        DeviceError: A GPU that hashed before failed.
 
     Example:
         >>> commit_tensors({"w": np.zeros((2, 3), np.float32), "b": None}).count
@@ -189,26 +190,28 @@ def start(tensors: Mapping[str, Any], *, keep: bool = False, progress: Progress 
     """Begins what `commit_tensors` does; the tensors may change on their streams afterwards."""
     if type(tensors) is not dict:
         tensors = dict(items(tensors))
-    if not any(map(cuda.engine.away, tensors.values())):
+    if not any(map(cuda.engine.away, list(tensors.values()))):
         commitment = _native.commit_tensors(tensors, keep, progress)
         return Pending(lambda: commitment, done=True)
     cuda.refuse_capture()
     described: dict[str, Description] = {}
     copies: dict[str, Callable[[], Any]] = {}
     groups: dict[Any, list[tuple[str, Any]]] = {}
-    for name, value in tensors.items():
+    devices = set()
+    for name, value in list(tensors.items()):
         if not cuda.engine.away(value):
             described[name] = describe(name, value)
             continue
         tag, tensor = _dense(_checked(name), value)
+        devices.add(tensor.device)
         if keep:
             copies[name] = cuda.bring(tensor)
         else:
             described[name] = Description(tag, list(tensor.shape))
             groups.setdefault(tensor.device, []).append((name, tensor))
-    unusable = [device for device in groups if not cuda.usable(device)]
+    unusable = [device for device in devices if not cuda.usable(device)]
     for device in unusable:
-        described |= {name: describe(name, tensor) for name, tensor in groups.pop(device)}
+        described |= {name: describe(name, tensor) for name, tensor in groups.pop(device, ())}
     # These hold names and no tensors, whose memory training wants back.
     roots = [
         ([name for name, _ in group], cuda.Roots([tensor for _, tensor in group]))
@@ -465,11 +468,17 @@ def _dense(name: str, tensor: Any) -> tuple[str, Any]:
     dense = tensor.detach() if tensor.requires_grad else tensor
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()
-    dense = dense.contiguous()
     # A wrapper of other tensors, or one whose storage was freed, as sharded training does.
-    if dense.data_ptr() == 0 and dense.numel():
+    if dense.numel() and (dense.data_ptr() == 0 or dense.untyped_storage().nbytes() < _end(dense)):
         raise InvalidInput(f"{name} has no memory of its own", actual=type(tensor).__name__, where=name)
-    return tag, dense
+    # A view of other bytes may hold more than 0 and 1.
+    return tag, dense.view(sys.modules["torch"].uint8).ne(0) if tag == "BOOL" else dense.contiguous()
+
+
+def _end(tensor: Any) -> int:
+    """Bytes of its storage up to the end of its last element."""
+    last = sum((extent - 1) * stride for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return int(tensor.storage_offset() + last + 1) * int(tensor.itemsize)
 
 
 def _unsupported(name: str, dtype: str) -> UnsupportedDtype:

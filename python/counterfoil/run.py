@@ -45,7 +45,7 @@ class Run:
         self.closed = False
         self._ledger = ledger
         self._last_step = ledger.step
-        self._callbacks: list[Callable[[int], None]] = []
+        self._callbacks: list[Callable[[int], object]] = []
         self._writers: list[Callable[[], None]] = []
 
     @classmethod
@@ -120,7 +120,8 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The last recorded step, 0 before the first. While a GPU hashes a step, the one before it."""
+        """The last recorded step, 0 before the first. Waits for a step that a GPU still hashes."""
+        self._write()
         return self._last_step if self.closed else self._ledger.step
 
     def record_step(
@@ -150,6 +151,7 @@ class Run:
             RunClosed: The run was closed.
             StorageFull: The disk is full; receipts up to the last flush are safe.
         """
+        self._write()
         return self._ledger.record(
             "step", {"step": step, "flags": flags, "workUnits": work_units}, dict(fields)
         )
@@ -164,6 +166,7 @@ class Run:
         Raises:
             InvalidInput: A name is unknown, or the policy reaches back or goes below the floor.
         """
+        self._write()
         values = {f"{name}Every": every for name, every in cadence.items()}
         return self._ledger.record("policy", {"firstStep": first_step, **values}, {})
 
@@ -178,6 +181,7 @@ class Run:
         Raises:
             InvalidInput: The step is not the last recorded one, or a field is unknown.
         """
+        self._write()
         return self._ledger.record("checkpoint", {"step": step}, dict(fields))
 
     def store(self, tensors: Mapping[str, Any]) -> Commitment:
@@ -200,12 +204,15 @@ class Run:
                 self._ledger.store(entry.root, flat)
         return commitment
 
-    def on_close(self, callback: Callable[[int], None]) -> None:
-        """Calls `callback(reason)` before the close receipt; 0 finished, 1 exception."""
+    def on_close(self, callback: Callable[[int], object]) -> None:
+        """Calls `callback(reason)` before the close receipt; 0 finished, 1 exception.
+
+        One that returns True says that something was not recorded: the reason becomes 1.
+        """
         self._callbacks.append(callback)
 
     def on_flush(self, callback: Callable[[], None]) -> None:
-        """Calls `callback()` before receipts are counted or made durable, to record what still waits."""
+        """Calls `callback()` before receipts are added, counted or made durable, to record what waits."""
         self._writers.append(callback)
 
     def flush(self) -> None:
@@ -239,16 +246,19 @@ class Run:
     def _close(self, reason: int) -> None:
         if self.closed:
             return
-        try:
-            while self._callbacks:
-                self._callbacks.pop()(reason)
-        except BaseException:
-            reason = _EXCEPTION
-            raise
-        finally:
-            self._last_step = self._ledger.step
-            self.closed = True
-            self._ledger.close(reason)
+        failed: BaseException | None = None
+        while self._callbacks:
+            try:
+                if self._callbacks.pop()(reason) is True:
+                    reason = _EXCEPTION
+            except BaseException as error:
+                reason, failed = _EXCEPTION, failed or error
+        self._writers.clear()
+        self._last_step = self._ledger.step
+        self.closed = True
+        self._ledger.close(reason)
+        if failed is not None:
+            raise failed
 
     def __enter__(self) -> Self:
         """Returns the run itself."""
@@ -270,8 +280,8 @@ class Run:
 
     def __repr__(self) -> str:
         """Path, id and progress."""
-        state = "closed" if self.closed else "open"
-        return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={self.step}, {state})"
+        state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
+        return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
 
 
 def _read_recipe(path: Path) -> dict[str, bytes]:

@@ -10,8 +10,13 @@ not replayable from it.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import copy
+import os
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +28,7 @@ from counterfoil.torch import collect
 from counterfoil.torch.hooks import Hooks, innermost
 
 if TYPE_CHECKING:
-    from counterfoil import Run
+    from counterfoil import Commitment, Run
     from counterfoil.commit import Pending
 
 SKIPPED, NOT_REPLAYABLE, FALLBACK = 1, 2, 4
@@ -115,6 +120,38 @@ def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)
 
 
+@atexit.register
+def _write_what_waits() -> None:
+    """A process that ends without closing its run still has its last step's receipt."""
+    for recorder in list(_active.values()):
+        with contextlib.suppress(Exception):
+            recorder.leave()
+
+
+@dataclass
+class Unwritten:
+    """A step whose receipt waits for what a device computes."""
+
+    number: int
+    outcome: Callable[[], tuple[Pending | None, bool]]
+    fields: dict[str, Pending]
+    metrics: dict[str, Callable[[], bool | int | float]]
+    flags: int
+
+    def finish(self) -> tuple[dict[str, Commitment], int]:
+        """The fields and flags of the receipt; waits for the device, and may be called again."""
+        gradients, skipped = self.outcome()
+        fields = dict(self.fields)
+        if gradients is not None and not skipped:
+            fields["gradients"] = gradients
+        if self.metrics:
+            values = {name: value() for name, value in self.metrics.items()}
+            fields["metrics"] = start(values, keep=True)
+        fallback = any(pending.fallback for pending in fields.values())
+        flags = self.flags + SKIPPED * skipped + FALLBACK * fallback
+        return {name: pending.finish() for name, pending in fields.items()}, flags
+
+
 class Recorder:
     """Records the steps of one optimiser; made by `attach`."""
 
@@ -130,11 +167,14 @@ class Recorder:
         self._cadence, self._policy_recorded = cadence, False
         self._batches: list[collect.State] = []
         self._fed, self._replayable = False, True
-        self._metrics: collect.State = {}
+        self._metrics: dict[str, Callable[[], bool | int | float]] = {}
         self._checkpointed = -1
-        # The step whose receipt waits for a device, and whether one was lost.
-        self._unwritten: Callable[[], None] | None = None
-        self._lost = self._waits = False
+        self._unwritten: Unwritten | None = None
+        self._writing = self._waits = False
+        # From the beginning of a step's recording until it is certain to have a receipt.
+        self._broken = False
+        # Whoever flushes or closes the run may be another thread, or a signal's handler.
+        self._lock, self._process = threading.RLock(), os.getpid()
         self._randomness = collect.randomness()
         self._checkpoint(run.step)
         for device in {parameter.device for parameter in model.parameters() if cuda.engine.away(parameter)}:
@@ -183,17 +223,38 @@ class Recorder:
     def record(self) -> None:
         """Records a step that calls no Python: the replay of a CUDA graph that holds `optimizer.step()`.
 
-        Call it after each replay. Attach after the capture, inside which nothing can be hashed.
+        Call it after each replay. Attach after the capture, inside which nothing can be hashed. That a
+        scaler skipped the step is not seen here.
 
         Raises:
-            InvalidInput: The step is not recordable; `.where` names what is not.
+            InvalidInput: An earlier step was not recorded, the optimiser overwrites its gradient or is
+                not one of torch's, or something is not recordable; `.where` names it.
         """
-        cuda.refuse_capture()
-        gradients = self._take()
-        self._done(lambda: (gradients, False))
+        with self._lock:
+            cuda.refuse_capture()
+            if self._hooks.stepping:
+                raise InvalidInput("an earlier step was not completed or not recorded", where="optimizer")
+            if self._hooks.may_overwrite:
+                kind = type(self.optimizer).__name__
+                raise InvalidInput(f"{kind} may have overwritten the gradient: not readable", where=kind)
+            self._begin()
+            gradients = self._take()
+            self._broken = False
+            self._done(lambda: (gradients, False))
+
+    def leave(self) -> None:
+        """Writes the last receipt when the process ends, unless it is a copy of the one that records."""
+        if self._process == os.getpid():
+            self._write()
+
+    def _begin(self) -> None:
+        if self._broken:
+            raise InvalidInput("an earlier step was not recorded", where="optimizer")
+        self._broken = True
 
     def _take(self) -> Pending | None:
-        if not self._due("gradients", self.run.step + (1 if self._unwritten is None else 2)):
+        before = self._unwritten
+        if not self._due("gradients", 1 + (self.run.step if before is None else before.number)):
             return None
         gradients = start(self._collect.gradients())
         self._waits = not gradients.done
@@ -204,57 +265,54 @@ class Recorder:
         return early is None or late is None or early.finish() == late.finish()
 
     def _done(self, outcome: Callable[[], tuple[Pending | None, bool]]) -> None:
-        self._write()
-        if self._lost:
-            raise InvalidInput("an earlier step was not recorded", where="optimizer")
-        step = self.run.step + 1
-        if not self._policy_recorded:
-            self._cadence.setdefault("batch", int(self._fed))
-            self.run.record_policy(step, self._cadence)
-            self._policy_recorded = True
-        fields: dict[str, Pending] = {}
-        for field in ("parameters", "optimizer", "buffers"):
-            if self._due(field, step):
-                fields[field] = start(getattr(self._collect, field)())
-        for field in ("hyperparameters", "environment"):
-            if self._due(field, step):
-                fields[field] = start(getattr(self._collect, field)(), keep=True)
-        if self._due("randomness", step):
-            fields["randomness"] = start(self._randomness, keep=self.run.replayable)
-        batch, kept = self._batch()
-        if batch is not None:
-            fields["batch"] = batch
-        metrics = self._metrics
-        lost = self.run.replayable and not (kept and "randomness" in fields)
-
-        def write() -> None:
-            gradients, skipped = outcome()
-            if gradients is not None and not skipped:
-                fields["gradients"] = gradients
-            if metrics:
-                fields["metrics"] = start({name: value() for name, value in metrics.items()}, keep=True)
-            flags = SKIPPED * skipped + NOT_REPLAYABLE * lost
-            flags += FALLBACK * any(pending.fallback for pending in fields.values())
-            self.run.record_step(
-                step, {name: pending.finish() for name, pending in fields.items()}, flags=flags
-            )
-
-        self._unwritten = write
-        self._batches, self._metrics, self._randomness = [], {}, collect.randomness()
-        self._versions = self._collect.versions()
-        if self._due("checkpoint", step):
+        with self._lock:
+            self._begin()
             self._write()
-            self._checkpoint(step)
-        elif all(pending.done for pending in fields.values()) and not self._waits:
-            self._write()
+            step = self.run.step + 1
+            if not self._policy_recorded:
+                self._cadence.setdefault("batch", int(self._fed))
+                self.run.record_policy(step, self._cadence)
+                self._policy_recorded = True
+            fields: dict[str, Pending] = {}
+            for field in ("parameters", "optimizer", "buffers"):
+                if self._due(field, step):
+                    fields[field] = start(getattr(self._collect, field)())
+            for field in ("hyperparameters", "environment"):
+                if self._due(field, step):
+                    fields[field] = start(getattr(self._collect, field)(), keep=True)
+            if self._due("randomness", step):
+                fields["randomness"] = start(self._randomness, keep=self.run.replayable)
+            batch, kept = self._batch()
+            if batch is not None:
+                fields["batch"] = batch
+            lost = self.run.replayable and not (kept and "randomness" in fields)
+            randomness, versions = collect.randomness(), self._collect.versions()
+            metrics, self._metrics = self._metrics, {}
+            self._unwritten = Unwritten(step, outcome, fields, metrics, NOT_REPLAYABLE * lost)
+            self._batches, self._randomness, self._versions = [], randomness, versions
+            self._broken = False
+            due = self._due("checkpoint", step)
+            if due or not (self._waits or any(not pending.done for pending in fields.values())):
+                self._write()
+            if due:
+                self._checkpoint(step)
 
     def _write(self) -> None:
-        """Writes the receipt that waits for a device, if there is one."""
-        write, self._unwritten = self._unwritten, None
-        if write is not None:
-            self._lost = True
-            write()
-            self._lost = False
+        """Writes the receipt that waits for a device, if there is one. An interrupted attempt is repeated."""
+        with self._lock:
+            step = self._unwritten
+            if step is None or self._writing:
+                return
+            fields, flags = step.finish()
+            if self._unwritten is not step:
+                return  # a signal's handler was here
+            self._writing = True
+            try:
+                if self.run.step < step.number:
+                    self.run.record_step(step.number, fields, flags=flags)
+                self._unwritten = None
+            finally:
+                self._writing = False
 
     def _batch(self) -> tuple[Pending | None, bool]:
         if not self._cadence["batch"] and not self._batches:
@@ -277,12 +335,16 @@ class Recorder:
         self.run.record_checkpoint(step, fields)
         self._checkpointed = step
 
-    def _close(self, reason: int) -> None:
-        self._hooks.remove()
-        _active.pop(id(self.run), None)
-        self._write()
-        interrupted = self._lost or self._hooks.stepping or (reason != 0 and self.pending)
-        # Weights that were loaded or averaged after the last step are not that step's state.
-        changed = self._versions() != self._collect.versions()()
-        if not (interrupted or changed or self._checkpointed == self.run.step):
-            self._checkpoint(self.run.step)
+    def _close(self, reason: int) -> bool:
+        """Returns whether a step has no receipt."""
+        with self._lock:
+            self._hooks.remove()
+            _active.pop(id(self.run), None)
+            self._write()
+            incomplete = self._broken or self._hooks.stepping
+            interrupted = incomplete or (reason != 0 and self.pending)
+            # Weights that were loaded or averaged after the last step are not that step's state.
+            changed = self._versions() != self._collect.versions()()
+            if not (interrupted or changed or self._checkpointed == self.run.step):
+                self._checkpoint(self.run.step)
+            return incomplete

@@ -2,8 +2,9 @@
 
 After the step: only there are clipping, unscaling and reduction done under every trainer. One
 class of optimisers overwrites `.grad` while stepping; their gradient is read in the last pre-step
-hook. Of torch's own only `SGD(momentum, nesterov=True, foreach=True)` does so (tested over all
-of torch.optim); an optimiser from elsewhere is read at both places at every step until it does.
+hook. Of torch's own only `SGD(momentum, nesterov=True)` does so (tested over all of torch.optim), with
+`foreach=True`, which torch chooses by itself for tensors on GPUs; an optimiser from elsewhere is read
+at both places at every step until it does.
 """
 
 import sys
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch.optim.optimizer import _default_to_fused_or_foreach  # torch's own choice
 
 from counterfoil.cuda import bring, refuse_capture
 from counterfoil.errors import InvalidInput
@@ -41,6 +43,19 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
     return found
 
 
+def _is_known(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether torch steps over lists of tensors, and adds Nesterov's momentum to the gradients in place."""
+    for group in optimizer.param_groups:
+        if not (group.get("nesterov") and group.get("momentum")):
+            continue
+        foreach = group.get("foreach")
+        if foreach is None and group.get("fused") is None and isinstance(optimizer, torch.optim.SGD):
+            _, foreach = _default_to_fused_or_foreach(group["params"], differentiable=False)
+        if foreach:
+            return True
+    return False
+
+
 class Hooks(Generic[Taken]):
     """Calls `take` where the applied gradient stands in `.grad`, then `done(outcome)` after each step.
 
@@ -59,6 +74,7 @@ class Hooks(Generic[Taken]):
         self._probing = not type(optimizer).__module__.startswith("torch.optim")
         self._overwrites = False
         self._early: Taken | None = None
+        self._outcome: Callable[[], object] = lambda: None
         self._frame: FrameType | None = None
         self._depth = 0
         self._pre = optimizer.register_step_pre_hook(self._before)
@@ -69,6 +85,11 @@ class Hooks(Generic[Taken]):
     def stepping(self) -> bool:
         """Whether a step has begun and not ended: then the parameters belong to no step."""
         return self._frame is not None
+
+    @property
+    def may_overwrite(self) -> bool:
+        """Whether the gradient that stands there after a step may be another than the applied one."""
+        return self._probing or self._overwrites or _is_known(self._optimizer)
 
     def remove(self) -> None:
         """Takes the hooks off the optimiser."""
@@ -86,11 +107,11 @@ class Hooks(Generic[Taken]):
                 where="optimizer",
             )
         self._frame, self._depth, self._early = sys._getframe(1), 0, None
-        known = any(
-            g.get("nesterov") and g.get("foreach") and g.get("momentum") for g in optimizer.param_groups
-        )
         closure = any(value is not None for value in (*args[1:], kwargs.get("closure")))
-        if known or self._overwrites or (self._probing and not closure):
+        if self._probing and closure:
+            self._outcome()  # what the step before showed decides whether this one can be read
+        known = self._overwrites or _is_known(optimizer)
+        if known or (self._probing and not closure):
             self._read_early(optimizer, closure)
 
     def _read_early(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
@@ -114,15 +135,16 @@ class Hooks(Generic[Taken]):
             late = self._take()
         compares = getattr(optimizer, "grad_scale", None) is None
         found = getattr(optimizer, "found_inf", None)
-        skipped = (lambda: False) if found is None else bring(found)
+        skipped: Callable[[], Any] = bring(found) if isinstance(found, torch.Tensor) else lambda: found
 
         def outcome() -> tuple[Taken, bool]:
             if early is not None and late is not None and compares:
-                self._overwrites = not self._same(early, late)
+                self._overwrites |= not self._same(early, late)
                 self._probing = not self._overwrites
             overwritten = late is None or (early is not None and self._overwrites)
             return cast(Taken, early if overwritten else late), bool(skipped())
 
+        self._outcome = outcome
         self._done(outcome)
         self._frame, self._early = None, None
 
