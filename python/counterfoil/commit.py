@@ -471,8 +471,11 @@ def _dense(name: str, tensor: Any) -> tuple[str, Any]:
     # A wrapper of other tensors, or one whose storage was freed, as sharded training does.
     if dense.numel() and (dense.data_ptr() == 0 or dense.untyped_storage().nbytes() < _end(dense)):
         raise InvalidInput(f"{name} has no memory of its own", actual=type(tensor).__name__, where=name)
-    # A view of other bytes may hold more than 0 and 1.
-    return tag, dense.view(sys.modules["torch"].uint8).ne(0) if tag == "BOOL" else dense.contiguous()
+    if tag == "BOOL":
+        dense = dense.view(sys.modules["torch"].uint8).ne(
+            0
+        )  # a view of other bytes may hold more than 0 and 1
+    return tag, dense.contiguous()
 
 
 def _end(tensor: Any) -> int:
