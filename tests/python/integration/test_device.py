@@ -101,7 +101,8 @@ def test_every_kind_of_value_beside_a_devices(device):
         "a": torch.randn(3, 700).to(torch.bfloat16), "b": counterfoil.Alias("a"), "c": None, "d": 3, "e": "text",
         "f": torch.zeros(0, 4), "g": torch.tensor(2.5), "h": base.conj(), "i": base.conj().imag, "j": base.mT,
         "k": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last), "l": torch.arange(9)[::2],
-        "m": (torch.arange(12) % 5 < 2).reshape(3, 4).mT, "n": torch.randn(1).expand(300), "o": torch.nn.Parameter(torch.ones(2)),
+        "m": (torch.arange(12) % 5 < 2).reshape(3, 4).mT,
+        "n": torch.randn(1).expand(300), "o": torch.nn.Parameter(torch.ones(2)),
     }  # fmt: skip
     found = counterfoil.commit_tensors(state)
     kept = counterfoil.commit_tensors(state, keep=True)
