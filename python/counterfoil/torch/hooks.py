@@ -59,8 +59,8 @@ def _is_known(optimizer: torch.optim.Optimizer) -> bool:
 class Hooks(Generic[Taken]):
     """Calls `take` where the applied gradient stands in `.grad`, then `done(outcome)` after each step.
 
-    `outcome()` returns what was taken and whether the step was skipped. It may be called later, when
-    a device has computed what it compares, but once for each step and in their order.
+    `outcome()` returns what was taken and whether the step was skipped. It may be called later, when a
+    device has computed what it compares, and again; of several steps in their order.
     """
 
     def __init__(
