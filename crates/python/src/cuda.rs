@@ -45,7 +45,7 @@ impl CudaPlan {
         tensors: Vec<u64>,
         memory: u64,
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<Parameters>)> {
-        let is_placed = memory % 32 == 0 && memory.checked_add(self.plan.size()).is_some();
+        let is_placed = memory.is_multiple_of(32) && memory.checked_add(self.plan.size()).is_some();
         if tensors.len() != self.tensors || !is_placed {
             return Err(refused(
                 py,
