@@ -472,9 +472,8 @@ def _dense(name: str, tensor: Any) -> tuple[str, Any]:
     if dense.numel() and (dense.data_ptr() == 0 or dense.untyped_storage().nbytes() < _end(dense)):
         raise InvalidInput(f"{name} has no memory of its own", actual=type(tensor).__name__, where=name)
     if tag == "BOOL":
-        dense = dense.view(sys.modules["torch"].uint8).ne(
-            0
-        )  # a view of other bytes may hold more than 0 and 1
+        # A view of other bytes may hold more than 0 and 1.
+        dense = dense.view(sys.modules["torch"].uint8).ne(0)
     return tag, dense.contiguous()
 
 

@@ -239,8 +239,7 @@ class Recorder:
                 raise InvalidInput(f"{kind} may have overwritten the gradient: not readable", where=kind)
             self._begin()
             gradients = self._take()
-            self._broken = False
-            self._done(lambda: (gradients, False))
+            self._add(lambda: (gradients, False))
 
     def leave(self) -> None:
         """Writes the last receipt when the process ends, unless it is a copy of the one that records."""
@@ -267,35 +266,38 @@ class Recorder:
     def _done(self, outcome: Callable[[], tuple[Pending | None, bool]]) -> None:
         with self._lock:
             self._begin()
+            self._add(outcome)
+
+    def _add(self, outcome: Callable[[], tuple[Pending | None, bool]]) -> None:
+        self._write()
+        step = self.run.step + 1
+        if not self._policy_recorded:
+            self._cadence.setdefault("batch", int(self._fed))
+            self.run.record_policy(step, self._cadence)
+            self._policy_recorded = True
+        fields: dict[str, Pending] = {}
+        for field in ("parameters", "optimizer", "buffers"):
+            if self._due(field, step):
+                fields[field] = start(getattr(self._collect, field)())
+        for field in ("hyperparameters", "environment"):
+            if self._due(field, step):
+                fields[field] = start(getattr(self._collect, field)(), keep=True)
+        if self._due("randomness", step):
+            fields["randomness"] = start(self._randomness, keep=self.run.replayable)
+        batch, kept = self._batch()
+        if batch is not None:
+            fields["batch"] = batch
+        lost = self.run.replayable and not (kept and "randomness" in fields)
+        randomness, versions = collect.randomness(), self._collect.versions()
+        metrics, self._metrics = self._metrics, {}
+        self._unwritten = Unwritten(step, outcome, fields, metrics, NOT_REPLAYABLE * lost)
+        self._batches, self._randomness, self._versions = [], randomness, versions
+        self._broken = False
+        due = self._due("checkpoint", step)
+        if due or not (self._waits or any(not pending.done for pending in fields.values())):
             self._write()
-            step = self.run.step + 1
-            if not self._policy_recorded:
-                self._cadence.setdefault("batch", int(self._fed))
-                self.run.record_policy(step, self._cadence)
-                self._policy_recorded = True
-            fields: dict[str, Pending] = {}
-            for field in ("parameters", "optimizer", "buffers"):
-                if self._due(field, step):
-                    fields[field] = start(getattr(self._collect, field)())
-            for field in ("hyperparameters", "environment"):
-                if self._due(field, step):
-                    fields[field] = start(getattr(self._collect, field)(), keep=True)
-            if self._due("randomness", step):
-                fields["randomness"] = start(self._randomness, keep=self.run.replayable)
-            batch, kept = self._batch()
-            if batch is not None:
-                fields["batch"] = batch
-            lost = self.run.replayable and not (kept and "randomness" in fields)
-            randomness, versions = collect.randomness(), self._collect.versions()
-            metrics, self._metrics = self._metrics, {}
-            self._unwritten = Unwritten(step, outcome, fields, metrics, NOT_REPLAYABLE * lost)
-            self._batches, self._randomness, self._versions = [], randomness, versions
-            self._broken = False
-            due = self._due("checkpoint", step)
-            if due or not (self._waits or any(not pending.done for pending in fields.values())):
-                self._write()
-            if due:
-                self._checkpoint(step)
+        if due:
+            self._checkpoint(step)
 
     def _write(self) -> None:
         """Writes the receipt that waits for a device, if there is one. An interrupted attempt is repeated."""
