@@ -64,6 +64,12 @@ pub fn open(path: &Path) -> Result<(File, u64), FileError> {
     Ok((File::open(path).map_err(failed)?, metadata.len()))
 }
 
+impl crate::evidence::Source for File {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        read_at(self, buffer, offset)
+    }
+}
+
 /// The size of a file, and the ranges over each 1,024 leaves of its tree.
 pub type Ranges<H> = (u64, Vec<CompactRange<H>>);
 

@@ -20,9 +20,15 @@ contract RunLedger is IRunLedger {
         mapping(uint64 index => bytes32) anchors;
     }
 
+    struct Revocation {
+        uint64 blockNumber;
+        uint64 time;
+    }
+
     /// @inheritdoc IRunLedger
     mapping(bytes32 run => address) public ownerOf;
     mapping(bytes32 log => Log) private logs;
+    mapping(address worker => mapping(address key => Revocation)) private revocations;
 
     /// @inheritdoc IRunLedger
     function register(address owner, bytes32 specification, uint64 flags, bytes32 nonce)
@@ -42,6 +48,21 @@ contract RunLedger is IRunLedger {
         bytes32 log = logId(run, msg.sender, lane);
         logs[log].anchorer = anchorer;
         emit AnchorerSet(log, anchorer);
+    }
+
+    /// @inheritdoc IRunLedger
+    function revoke(address worker, address key) external {
+        if (msg.sender != worker && msg.sender != key) revert NotRevocable(worker, key, msg.sender);
+        Revocation storage known = revocations[worker][key];
+        if (known.blockNumber != 0) return;
+        (known.blockNumber, known.time) = (uint64(block.number), uint64(block.timestamp));
+        emit Revoked(worker, key, msg.sender);
+    }
+
+    /// @inheritdoc IRunLedger
+    function revocation(address worker, address key) external view returns (uint64 blockNumber, uint64 time) {
+        Revocation storage known = revocations[worker][key];
+        return (known.blockNumber, known.time);
     }
 
     /// @inheritdoc IRunLedger

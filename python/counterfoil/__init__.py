@@ -38,7 +38,7 @@ from counterfoil.commit import (
     merge_shards,
 )
 from counterfoil.errors import CounterfoilError, Refuted
-from counterfoil.run import Run
+from counterfoil.run import Run, Session, export
 from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "commit_tensors",
     "cuda",
     "errors",
+    "export",
     "merge_shards",
     "merkle",
     "storage",

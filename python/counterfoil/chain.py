@@ -27,6 +27,7 @@ class OpenRun(Protocol):
 
     path: Path
     key: Key
+    worker: str
     lane: int
     closed: bool
 
@@ -163,7 +164,7 @@ class Chain:
         """What the chain knows of a lane: how many anchors, and the size of the last one.
 
         Args:
-            run: An open run, which names its own lane, or a run folder.
+            run: An open run, which names its own lane, a run folder or a bundle.
             worker: The worker, the run's owner by default.
             lane: Which of the worker's lanes.
 
@@ -174,7 +175,45 @@ class Chain:
             NotFound: There is no such run.
             ChainError: The node refuses or does not answer.
         """
-        return self._native.head(*_place(run, worker, lane))
+        path, worker, lane = _place(run, worker, lane)
+        record = run if isinstance(run, Record) else Record(path)
+        owner = record.receipts()[0].fields["owner"] if worker is None else worker
+        assert record.run is not None, "a run with an owner has a genesis receipt"
+        return self._native.head(record.run, owner, lane)
+
+    def revoke(self, key: str, payer: Key | None = None, *, worker: str | None = None) -> tuple[int, int]:
+        """Declares for ever that a key signs no more; from this block on.
+
+        What a confirmed anchor shows to be older stays valid.
+
+        Args:
+            key: Address of the key: a session's, or the worker's own.
+            payer: The key that pays; it must be the worker's, or the key that is revoked. By default
+                the device key, which pays on development chains only.
+            worker: For whom the key signed; the payer by default.
+
+        Returns:
+            Number of the block and its Unix seconds.
+
+        Raises:
+            KeyRefused: No key was chosen to pay on a public chain.
+            ChainError: The node refuses or does not answer.
+        """
+        chosen = payer is not None
+        payer = payer or Key.device()
+        return self._native.revoke(worker or payer.address, key, payer, chosen)
+
+    def revocations(self, record: Record) -> tuple[int, list[dict[str, Any]]]:
+        """Which of the keys that may have signed for a run's workers are revoked.
+
+        Returns:
+            Number of the block at which the chain was asked, and for each revoked key its worker,
+            key, block and Unix seconds.
+        """
+        latest = self._native.latest_block
+        asked = [(worker, key, self._native.revocation(worker, key)) for worker, key in record.keys]
+        names = ("worker", "key", "block", "time")
+        return latest, [dict(zip(names, (w, k, *found), strict=True)) for w, k, found in asked if found]
 
     def anchor(
         self,
@@ -305,7 +344,7 @@ def _place(run: AnyRun, worker: str | None, lane: int) -> tuple[Path, str | None
         return Path(run), worker, lane
     if isinstance(run, Record):
         return Path(run.path), worker, lane
-    return run.path, run.key.address, run.lane
+    return run.path, run.worker, run.lane
 
 
 def _is_local(address: str) -> bool:

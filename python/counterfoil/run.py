@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,20 @@ from counterfoil.commit import commit_tensors, describe, items
 from counterfoil.errors import InvalidInput
 
 _FINISHED, _EXCEPTION = 0, 1
+
+
+@dataclass(frozen=True)
+class Session:
+    """A key that signs a lane's receipts in the place of its worker's.
+
+    Attributes:
+        key: The key, for example `Key.generate()`.
+        expires: Unix seconds from which on it may not sign; None for no end. Receipts that are
+            verified later count only as far as a confirmed anchor shows them to be older.
+    """
+
+    key: Key
+    expires: int | None = None
 
 
 class Run:
@@ -29,6 +44,7 @@ class Run:
         id: The run's id, `0x` and 64 hexadecimal digits.
         spec: The contents of `spec.json`.
         key: The key that signs.
+        worker: Address of the worker whose lane this is; that of `key` unless it is a session key.
         lane: Number of this lane.
         replayable: Whether the run has a recipe, so that its steps can be re-executed.
         closed: Whether this object no longer writes.
@@ -40,6 +56,7 @@ class Run:
         self.id = ledger.run
         self.spec: dict[str, Any] = json.loads((path / "spec.json").read_bytes())
         self.key = key
+        self.worker = ledger.worker
         self.lane = lane
         self.replayable = (path / "recipe").is_dir()
         self.closed = False
@@ -58,6 +75,7 @@ class Run:
         recipe: str | os.PathLike[str] | None = None,
         policy: Mapping[str, int] | None = None,
         public: Sequence[str] = (),
+        session: Session | None = None,
     ) -> Self:
         """Begins a run in a new folder.
 
@@ -70,6 +88,8 @@ class Run:
             policy: The floor: every how many steps a field must be committed, for example
                 `{"gradients": 1, "parameters": 50}`. Nobody can go below it later.
             public: Fields that are not blinded, for example `["step.metrics"]`.
+            session: Another key that signs the steps: `key` then signs twice, the first receipt and
+                its permission for the session's key, and can stay in a wallet or a vault.
 
         Raises:
             RunExists: The folder is not empty.
@@ -84,10 +104,19 @@ class Run:
             raise InvalidInput(f"spec holds what JSON cannot: {refused}", where="spec") from None
         key = key or Key.device()
         files = {} if recipe is None else _read_recipe(Path(recipe))
-        return cls(folder, _native.Ledger.create(folder, text.encode(), files, key), key, 0)
+        ledger = _native.Ledger.create(folder, text.encode(), files, key, _session_key(session))
+        return cls(folder, ledger, session.key if session else key, 0)
 
     @classmethod
-    def join(cls, path: str | os.PathLike[str], *, lane: int, rank: int = 0, key: Key | None = None) -> Self:
+    def join(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        lane: int,
+        rank: int = 0,
+        key: Key | None = None,
+        session: Session | None = None,
+    ) -> Self:
         """Begins a new lane of an existing run: another worker, rank or device.
 
         Raises:
@@ -95,11 +124,22 @@ class Run:
             RunExists: This key wrote this lane before.
         """
         key = key or Key.device()
-        return cls(Path(path), _native.Ledger.join(Path(path), lane, rank, key), key, lane)
+        ledger = _native.Ledger.join(Path(path), lane, rank, key, _session_key(session))
+        return cls(Path(path), ledger, session.key if session else key, lane)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, lane: int = 0, key: Key | None = None) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        lane: int = 0,
+        key: Key | None = None,
+        session: Session | None = None,
+    ) -> Self:
         """Continues a lane; an unfinished write of an interrupted process is dropped.
+
+        `key` is the worker's, or a session's that the worker allowed before. The worker's key with a
+        new session hands the lane over to that one.
 
         Raises:
             NotFound: There is no such lane of this key.
@@ -108,7 +148,8 @@ class Run:
             KeyRefused: The lane was begun on another machine; use `join`.
         """
         key = key or Key.device()
-        return cls(Path(path), _native.Ledger.open(Path(path), lane, key), key, lane)
+        ledger = _native.Ledger.open(Path(path), lane, key, _session_key(session))
+        return cls(Path(path), ledger, session.key if session else key, lane)
 
     def attach(self, model: Any, optimizer: Any, **options: Any) -> Any:
         """Records every step of a PyTorch optimiser; see `counterfoil.torch.attach`."""
@@ -228,14 +269,14 @@ class Run:
         """All receipts of this lane, after making them durable."""
         if not self.closed:
             self.flush()
-        return Record(self.path).receipts(self.key.address, self.lane)
+        return Record(self.path).receipts(self.worker, self.lane)
 
     def tree_head(self) -> TreeHead:
         """The signed size and root of this lane, over every receipt recorded so far."""
         if not self.closed:
             self._write()
             return self._ledger.tree_head()
-        head = Record(self.path).tree_head(self.key.address, self.lane)
+        head = Record(self.path).tree_head(self.worker, self.lane)
         assert head is not None, "closing a run signs a tree head"
         return head
 
@@ -282,6 +323,40 @@ class Run:
         """Path, id and progress."""
         state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
         return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
+
+
+def export(
+    run: str | os.PathLike[str] | Record,
+    path: str | os.PathLike[str],
+    *,
+    key: Key | None = None,
+    steps: Iterable[int] | None = None,
+    tensors: Mapping[str, int | None] | Iterable[str] | None = None,
+) -> None:
+    """Writes a bundle: one file that anybody can verify without this folder, a key or a network.
+
+    Args:
+        run: A run folder, or a bundle to show less of.
+        path: The bundle, `x.counterfoil` by custom; a file that is there is replaced.
+        key: Signs the bundle, so that a later change shows; by default the device key.
+        steps: Steps whose receipts and checkpoints are shown; by default all. Of the others the
+            bundle has only what proves that they are part of the run.
+        tensors: Tensors that are opened, as `"parameters/0.weight"`; by default everything that the
+            run opens, and with none nothing. Opening one discloses no other. With a number, only
+            that chunk of 1,024 bytes is shown of a tensor that is stored.
+
+    Raises:
+        NotFound: There is no run.
+        CorruptJournal: It cannot be read, or opens no such tensor.
+    """
+    record = run if isinstance(run, Record) else Record(run)
+    if tensors is not None:
+        tensors = dict(tensors) if isinstance(tensors, Mapping) else dict.fromkeys(tensors)
+    record.export(path, key or Key.device(), None if steps is None else set(steps), tensors)
+
+
+def _session_key(session: Session | None) -> tuple[Key, int] | None:
+    return None if session is None else (session.key, session.expires or 0)
 
 
 def _read_recipe(path: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -143,10 +144,10 @@ def verify(
     chain: Chain | None = None,
     replay: ReplayReport | None = None,
 ) -> Verdict:
-    """Checks a run folder: every signature, link, opening, object and anchor.
+    """Checks a run: every signature, link, opening, object and anchor.
 
     Args:
-        path: The run folder.
+        path: The run folder, or a bundle of it.
         signer: The address that you expect to own the run, learnt from its owner. Without it the
             evidence is only consistent with itself.
         recipe: The recipe's digest, `0x` and 64 hexadecimal digits, after you read the recipe.
@@ -182,6 +183,7 @@ def verify(
         "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
         "notes": list(replay.notes) if replay else [],
         "undecided": list(replay.undecided) if replay else [],
+        "now": int(time.time()),
     }
     confirmed = None if chain is None else [chain.confirm(anchor) for anchor in record.anchors]
     if chain is not None and record.run is not None:
@@ -190,6 +192,7 @@ def verify(
             for worker, lane in record.lanes
             if (head := chain.head(record, worker=worker, lane=lane)) is not None
         ]
+        judgement["revocations_at"], judgement["revocations"] = chain.revocations(record)
     headline, document = record.verify(json.dumps(judgement), confirmed)
     verdict = Verdict(headline, json.loads(document))
     if verdict.status == "refuted":

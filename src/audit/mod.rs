@@ -1,90 +1,83 @@
-//! Gathers a run's evidence from its folder and has it verified.
+//! Gathers a run's evidence from its folder or a bundle, has it verified, and makes bundles.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod export;
 
-use crate::chain::DEVELOPMENT_CHAIN;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use crate::commit::Entry;
-use crate::evidence::{AnchorRecord, Log};
+use crate::evidence::{AnchorRecord, Bundle, Log};
+use crate::files::{self, FileError};
 use crate::journal::JournalError;
 use crate::ledger::{LedgerError, RunFolder};
 use crate::primitives::Digest;
-use crate::verify::{Anchored, Edge, Evidence, Findings, Judgement, Verdict, judge, structural};
+use crate::verify::{
+    Confirmation, Contents, Edge, Judgement, Verdict, bundle_object_root, edge, recipe_state,
+};
 
-/// Everything that lies in a run folder, read once and not believed.
+pub use export::Selection;
+
+/// Everything that lies in a run folder or a bundle, read once and not believed.
 pub struct Record {
-    folder: RunFolder,
-    specification: Vec<u8>,
-    recipe: BTreeMap<String, Vec<u8>>,
-    logs: Vec<Log>,
-    anchors: Vec<(String, AnchorRecord)>,
-    damage: Vec<Edge>,
+    path: PathBuf,
+    place: Place,
+    contents: Contents,
 }
 
-/// Whether a chain that the verifier chose holds this record's tree head, and the chain's name.
-pub type Confirmation<'a> = dyn Fn(&AnchorRecord) -> Confirmed + 'a;
-
-/// What a chain says about an anchor record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confirmed {
-    /// The chain in words.
-    pub chain: String,
-    /// Whether the chain holds exactly this head.
-    pub confirmed: bool,
-    /// Whether the chain was asked and does not.
-    pub denied: bool,
-    /// Whether it is a development chain.
-    pub development: bool,
-    /// Unix seconds of the block, by the chain's own word when it confirmed the record.
-    pub block_time: u64,
+enum Place {
+    Folder(RunFolder),
+    Bundle(Bundle),
 }
 
 impl Record {
-    /// Reads a run folder.
+    /// Reads a run folder or a bundle.
     ///
     /// Damage that a change of bytes can cause (a journal that does not parse, a file that is no
     /// record) is kept and becomes a broken edge of the verdict; only what keeps the evidence from
     /// being read at all is an error.
     ///
     /// # Errors
-    /// [`LedgerError::NotFound`] when the folder holds no run, and what the operating system
-    /// reports.
+    /// [`LedgerError::NotFound`] when there is no run, [`LedgerError::Bundle`], and what the operating
+    /// system reports.
     pub fn load(path: &Path) -> Result<Record, LedgerError> {
-        let folder = RunFolder::open(path)?;
-        let mut damage = Vec::new();
-        let mut keep = |error: LedgerError| -> Result<(), LedgerError> {
-            damage.push(match error {
-                LedgerError::Damaged { place, detail } => edge(&place, detail),
-                LedgerError::Journal(JournalError::Corrupt { path, offset, detail }) => {
-                    edge(&format!("{} at byte {offset}", path.display()), detail)
-                }
-                LedgerError::Frame(error) => edge("ledger", error),
-                other => return Err(other),
-            });
-            Ok(())
-        };
-        let mut logs = Vec::new();
-        let lanes = folder.lanes();
-        for (worker, lane) in lanes.or_else(|error| keep(error).map(|()| Vec::new()))? {
-            match folder.log(worker, lane) {
-                Ok(log) => logs.push(log),
-                Err(error) => keep(error)?,
+        let (place, contents) = match path.is_file() {
+            true => {
+                let opened = files::open(path).map_err(|error| match error {
+                    FileError::Unreadable(error) => LedgerError::from(error),
+                    other => LedgerError::NotFound { path: other.to_string() },
+                });
+                let (file, size) = opened?;
+                let bundle = Bundle::open(Arc::new(file), size)?;
+                let contents = Contents::of_bundle(&bundle)?;
+                (Place::Bundle(bundle), contents)
             }
-        }
-        let anchors = folder.anchors().or_else(|error| keep(error).map(|()| Vec::new()))?;
-        let recipe = folder.recipe().or_else(|error| keep(error).map(|()| BTreeMap::new()))?;
-        let specification = folder.specification()?;
-        Ok(Record { folder, specification, recipe, logs, anchors, damage })
+            false => {
+                let folder = RunFolder::open(path)?;
+                let contents = gather(&folder)?;
+                (Place::Folder(folder), contents)
+            }
+        };
+        Ok(Record { path: path.to_path_buf(), place, contents })
     }
 
-    /// Bytes of `spec.json`.
-    pub fn specification(&self) -> &[u8] {
-        &self.specification
+    /// The folder or bundle.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Files of the recipe.
-    pub fn recipe(&self) -> &BTreeMap<String, Vec<u8>> {
-        &self.recipe
+    /// What was found there.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// The lanes found.
+    pub fn logs(&self) -> &[Log] {
+        &self.contents.logs
+    }
+
+    /// The anchor records found.
+    pub fn anchors(&self) -> &[(String, AnchorRecord)] {
+        &self.contents.anchors
     }
 
     /// The digest that a verifier pins for this recipe; none when the run has none.
@@ -92,107 +85,67 @@ impl Record {
     /// # Errors
     /// [`LedgerError::Damaged`] when a file's name cannot name an entry.
     pub fn recipe_digest(&self) -> Result<Option<Digest>, LedgerError> {
-        let state = crate::ledger::recipe_state(&self.recipe)?;
+        let state = recipe_state(&self.contents.recipe)
+            .map_err(|error| LedgerError::Damaged { place: "recipe".into(), detail: error.to_string() })?;
         Ok(state.map(|state| state.commitment().digest(&Digest::ZERO)))
     }
 
-    /// The run's id, as genesis states it.
-    pub fn run(&self) -> Option<Digest> {
-        self.logs.iter().find_map(|log| Some(log.genesis()?.bytes32("run")))
+    /// The stored bytes of a tensor, if they are the tensor's; none when they are missing.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] when something else lies there.
+    pub fn object(&self, tensor: &Entry) -> Result<Option<Vec<u8>>, LedgerError> {
+        match &self.place {
+            Place::Folder(folder) => folder.object(tensor),
+            Place::Bundle(bundle) => match bundle_object_root(bundle, tensor) {
+                Some(root) if root != tensor.root() => Err(LedgerError::Damaged {
+                    place: format!("object {}", tensor.root()),
+                    detail: format!("its bytes have the root {root}"),
+                }),
+                _ => Ok(bundle.object(&tensor.root(), tensor.size())?),
+            },
+        }
     }
 
-    /// The lanes found.
-    pub fn logs(&self) -> &[Log] {
-        &self.logs
-    }
-
-    /// The anchor records found.
-    pub fn anchors(&self) -> &[(String, AnchorRecord)] {
-        &self.anchors
-    }
-
-    /// The run's folder.
-    pub fn folder(&self) -> &RunFolder {
-        &self.folder
+    fn object_root(&self, tensor: &Entry) -> Option<Digest> {
+        match &self.place {
+            Place::Folder(folder) => folder.object_root(tensor),
+            Place::Bundle(bundle) => bundle_object_root(bundle, tensor),
+        }
     }
 
     /// Checks everything and draws the verdict. `confirmation` asks the chain that the verifier
     /// chose; without one no anchor is confirmed.
-    ///
-    /// # Errors
-    /// [`LedgerError::Damaged`] when the recipe's files cannot be named.
-    pub fn verify(
-        &self,
-        judgement: &Judgement,
-        confirmation: &Confirmation<'_>,
-    ) -> Result<Verdict, LedgerError> {
-        let object_root = |tensor: &Entry| self.folder.object_root(tensor);
-        let mut damage = self.damage.clone();
-        let recipe = crate::ledger::recipe_state(&self.recipe).unwrap_or_else(|error| {
-            damage.push(edge("recipe/", error));
-            None
-        });
-        let evidence = Evidence {
-            specification: self.specification.clone(),
-            recipe,
-            logs: self.logs.clone(),
-            anchors: self.anchors.iter().map(|(name, record)| anchored(name, record, confirmation)).collect(),
-            object_root: &object_root,
-        };
-        let mut findings: Findings = structural(&evidence);
-        for head in &judgement.heads {
-            let log = self.logs.iter().find(|log| (log.worker, log.lane) == (head.worker, head.lane));
-            let found = log.map_or(0, |log| log.receipts.len() as u64);
-            if head.size > found {
-                findings.broken.push(Edge::new(
-                    &format!("ledger of {} lane {}: receipts that the chain knows", head.worker, head.lane),
-                    format!("at least {}", head.size),
-                    format!("{found} receipts"),
-                ));
-            }
+    pub fn verify(&self, judgement: &Judgement, confirmation: &Confirmation<'_>) -> Verdict {
+        self.contents.verify(judgement, confirmation, &|tensor| self.object_root(tensor))
+    }
+}
+
+/// Everything that lies in a run folder.
+fn gather(folder: &RunFolder) -> Result<Contents, LedgerError> {
+    let mut contents = Contents { specification: folder.specification()?, ..Contents::default() };
+    let damage = &mut contents.damage;
+    let mut keep = |error: LedgerError| as_damage(error).map(|edge| damage.push(edge));
+    let lanes = folder.lanes();
+    for (worker, lane) in lanes.or_else(|error| keep(error).map(|()| Vec::new()))? {
+        match folder.log(worker, lane) {
+            Ok(log) => contents.logs.push(log),
+            Err(error) => keep(error)?,
         }
-        for (name, record) in &self.anchors {
-            if !self.logs.iter().any(|log| (log.worker, log.lane) == (record.worker, record.lane)) {
-                findings.broken.push(Edge::new(
-                    &format!("anchor {name}: ledger"),
-                    format!("the ledger of {} lane {}", record.worker, record.lane),
-                    "none",
-                ));
-            }
+    }
+    contents.anchors = folder.anchors().or_else(|error| keep(error).map(|()| Vec::new()))?;
+    contents.recipe = folder.recipe().or_else(|error| keep(error).map(|()| Default::default()))?;
+    Ok(contents)
+}
+
+/// Damage of the bytes as an edge; what else went wrong stays an error.
+fn as_damage(error: LedgerError) -> Result<Edge, LedgerError> {
+    Ok(match error {
+        LedgerError::Damaged { place, detail } => edge(&place, detail),
+        LedgerError::Journal(JournalError::Corrupt { path, offset, detail }) => {
+            edge(&format!("{} at byte {offset}", path.display()), detail)
         }
-        findings.broken.splice(0..0, damage);
-        Ok(judge(&findings, judgement))
-    }
-}
-
-fn edge(place: &str, detail: impl ToString) -> Edge {
-    Edge::new(place, "what was written", detail)
-}
-
-fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) -> Anchored {
-    let Confirmed { chain, confirmed, denied, development, block_time } = confirmation(record);
-    Anchored {
-        name: format!("anchor {name}"),
-        run: record.run,
-        worker: record.worker,
-        lane: record.lane,
-        size: record.size,
-        root: record.root,
-        chain,
-        block_time,
-        confirmed,
-        denied,
-        development,
-    }
-}
-
-/// What is known of an anchor when no chain was asked.
-pub fn unconfirmed(record: &AnchorRecord) -> Confirmed {
-    Confirmed {
-        chain: format!("chain {}", record.chain_id),
-        confirmed: false,
-        denied: false,
-        development: record.chain_id == DEVELOPMENT_CHAIN,
-        block_time: record.block_time,
-    }
+        LedgerError::Frame(error) => edge("ledger", error),
+        other => return Err(other),
+    })
 }

@@ -16,6 +16,7 @@ use super::{ChainError, DEVELOPMENT_CHAIN, Node, Registration};
 use crate::evidence::{AnchorRecord, TreeHead};
 use crate::primitives::{Address, Digest, keccak256};
 use crate::receipt::{Signer, log_id};
+use crate::verify::Revocation;
 
 /// Below this tip, wei per gas, some chains never mine a transaction.
 const LEAST_TIP: u128 = 1_000_000;
@@ -159,6 +160,37 @@ impl Client {
         let receipt = self.send(signer, IRunLedger::anchorCall { a: anchor }.abi_encode())?;
         let missing = || malformed("eth_getTransactionReceipt", "no Anchored event of this head");
         receipt.logs.iter().find_map(|event| self.record(log, head, event)).ok_or_else(missing)?
+    }
+
+    /// Declares that a key signs for a worker no more; `payer` is the worker or the key. Returns the block
+    /// from which on that holds. Repeating a call is safe.
+    ///
+    /// # Errors
+    /// [`ChainError::Reverted`] when `payer` is neither, else as of [`Client::anchor`].
+    pub fn revoke(&self, worker: Address, key: Address, payer: Payer) -> Result<Revocation, ChainError> {
+        let missing = || malformed("eth_call", "no revocation after a transaction that made it");
+        if self.revocation(worker, key)?.is_none() {
+            self.send(self.admit(payer)?, IRunLedger::revokeCall { worker, key }.abi_encode())?;
+        }
+        self.revocation(worker, key)?.ok_or_else(missing)
+    }
+
+    /// Since when a key signs for a worker no more; none if it was not revoked.
+    ///
+    /// # Errors
+    /// What the node reports.
+    pub fn revocation(&self, worker: Address, key: Address) -> Result<Option<Revocation>, ChainError> {
+        let found = self.view(&IRunLedger::revocationCall { worker, key })?;
+        let (block, time) = (found.blockNumber, found.time);
+        Ok((block != 0).then_some(Revocation { worker, key, block, time }))
+    }
+
+    /// The number of the latest block.
+    ///
+    /// # Errors
+    /// What the node reports.
+    pub fn latest_block(&self) -> Result<u64, ChainError> {
+        call::<U64>(&*self.node, "eth_blockNumber", json!([])).map(|number| number.to())
     }
 
     fn earlier_anchor(

@@ -81,6 +81,9 @@ fn describe(error: &IRunLedgerErrors) -> String {
         IRunLedgerErrors::UnsupportedFlags(e) => {
             format!("UnsupportedFlags: it cannot enforce the flags {:#x}", e.flags)
         }
+        IRunLedgerErrors::NotRevocable(e) => {
+            format!("NotRevocable: {} is neither the worker {} nor its key {}", e.caller, e.worker, e.key)
+        }
         IRunLedgerErrors::UnknownRun(e) => format!("UnknownRun: nobody registered the run {}", e.run),
         IRunLedgerErrors::NotAllowed(e) => {
             format!("NotAllowed: {} is neither the worker of log {} nor its anchorer", e.caller, e.log)

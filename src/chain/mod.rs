@@ -18,10 +18,9 @@ pub use client::{Client, HeadOnChain, Payer, SignedHead};
 pub use contract::{Artifact, Registration, artifact};
 pub use error::{ChainError, RpcError};
 pub use http::HttpNode;
-pub use run::{anchor_lane, head_of_lane};
+pub use run::anchor_lane;
 
-/// Chain id of development chains, whose owner can put any date on any block.
-pub const DEVELOPMENT_CHAIN: u64 = 31337;
+pub use crate::verify::DEVELOPMENT_CHAIN;
 
 /// Whoever answers JSON-RPC calls for a chain.
 pub trait Node: Send + Sync {

@@ -1,12 +1,11 @@
 //! From a run folder to an anchor, and back into the folder.
 
-use super::{ChainError, Client, HeadOnChain, Payer, Registration, SignedHead};
-use crate::evidence::{AnchorRecord, Log};
-use crate::journal::{self, JournalError, write_durably};
+use super::{ChainError, Client, Payer, Registration, SignedHead};
+use crate::evidence::AnchorRecord;
+use crate::journal::{JournalError, write_durably};
 use crate::ledger::{LedgerError, RunFolder};
 use crate::primitives::Address;
-use crate::receipt::schema::{GENESIS, Kind};
-use crate::receipt::{Body, log_id};
+use crate::receipt::log_id;
 
 /// Anchors the last signed tree head of one lane, the owner's unless `worker` is given, and stores
 /// the anchor record in the folder.
@@ -23,47 +22,26 @@ pub fn anchor_lane(
 ) -> Result<AnchorRecord, ChainError> {
     let run = registration(folder)?;
     let worker = worker.unwrap_or(run.owner);
-    let head = read_log(folder, worker, lane)?.heads.pop().ok_or(ChainError::NoHead { worker, lane })?;
+    let head =
+        folder.log(worker, lane)?.heads().next_back().cloned().ok_or(ChainError::NoHead { worker, lane })?;
     let record = client.anchor(&SignedHead::from(&head), &run, payer)?;
     store(folder, &record)?;
     Ok(record)
 }
 
-/// What the chain knows of one lane, the owner's unless `worker` is given; `None` before its first
-/// anchor.
-///
-/// # Errors
-/// [`ChainError::NoGenesis`], [`ChainError::Ledger`], and what the node reports.
-pub fn head_of_lane(
-    client: &Client,
-    folder: &RunFolder,
-    worker: Option<Address>,
-    lane: u32,
-) -> Result<Option<HeadOnChain>, ChainError> {
-    let run = registration(folder)?;
-    client.head(run.run(), worker.unwrap_or(run.owner), lane)
-}
-
 /// What the owner's genesis receipt says about the run.
 fn registration(folder: &RunFolder) -> Result<Registration, ChainError> {
-    for (worker, lane) in folder.lanes()?.into_iter().filter(|(_, lane)| *lane == 0) {
-        let log = read_log(folder, worker, lane)?;
-        let Some(first) = log.receipts.first().filter(|first| first.kind == GENESIS) else { continue };
-        let kind = Kind::from_number(GENESIS).expect("genesis is in the schema");
-        let body = Body::decode(kind, &first.body).map_err(LedgerError::from)?;
-        return Ok(Registration {
-            owner: body.address("owner"),
-            specification: body.bytes32("specification"),
-            flags: body.unsigned("flags"),
-            nonce: body.bytes32("nonce"),
-        });
-    }
-    Err(ChainError::NoGenesis { folder: folder.path().display().to_string() })
-}
-
-fn read_log(folder: &RunFolder, worker: Address, lane: u32) -> Result<Log, LedgerError> {
-    let recovered = journal::read(&folder.lane(worker, lane).join("journal"), "ledger")?;
-    Ok(Log::from_frames(worker, lane, &recovered.frames)?)
+    let no_genesis = || ChainError::NoGenesis { folder: folder.path().display().to_string() };
+    let genesis = match folder.genesis() {
+        Err(LedgerError::NotFound { .. }) => return Err(no_genesis()),
+        found => found?,
+    };
+    Ok(Registration {
+        owner: genesis.address("owner"),
+        specification: genesis.bytes32("specification"),
+        flags: genesis.unsigned("flags"),
+        nonce: genesis.bytes32("nonce"),
+    })
 }
 
 /// Writes the record under the next free number. Lanes may be anchored at the same time, so the

@@ -140,7 +140,7 @@ fn cores() -> u64 {
 }
 
 /// The results for these items, computed on all cores when they are worth it: `size` bytes in all.
-pub(super) fn for_all<T: Sync, R: Send>(items: &[T], size: u64, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn for_all<T: Sync, R: Send>(items: &[T], size: u64, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     on_all_cores(0..items.len() as u64, size, |index| work(&items[index as usize]))
 }
 

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use super::hash::{Domain, Sha256, TreeHash};
-use crate::primitives::{Digest, Report};
+use crate::primitives::{Digest, Reader, Report, Truncated};
 
 /// Why a proof was refused or cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -245,6 +245,32 @@ impl<H: TreeHash> CompactRange<H> {
     /// The index behind the last leaf; for a tree from leaf 0 its size.
     pub fn size(&self) -> u64 {
         self.end
+    }
+
+    /// The index of the first leaf.
+    pub fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// Number of leaves.
+    pub fn count(&self) -> u64 {
+        self.end - self.begin
+    }
+
+    /// Appends the subtrees' roots, from left to right; their heights follow from begin and count.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.subtrees.iter().flat_map(|(_, root)| root.0));
+    }
+
+    /// Reads what [`CompactRange::write`] wrote of the leaves from `begin` to before `end`.
+    pub(crate) fn read(reader: &mut Reader<'_>, begin: u64, end: u64) -> Result<Self, Truncated> {
+        let mut range = CompactRange::from(begin);
+        while range.end < end {
+            // The largest subtree that may begin here and does not reach beyond the end.
+            let height = range.end.trailing_zeros().min((end - range.end).ilog2());
+            range.append(height, reader.digest()?);
+        }
+        Ok(range)
     }
 
     /// Appends a leaf hash.

@@ -11,6 +11,7 @@ pub mod merkle;
 mod opening;
 mod shard;
 
+pub(crate) use engine::for_all;
 pub use engine::{Halt, Watch, bytes_root, ranges, read_ranges, roots, watched_roots};
 pub use entry::{Content, Entry};
 pub use hash::{Backend, Domain, Keccak256, Sha256, TreeHash};

@@ -122,7 +122,7 @@ impl Shard {
     /// offset and size.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = [&TAG[..], &self.offset.to_be_bytes(), &self.size.to_be_bytes(), &self.head].concat();
-        bytes.extend(self.chunks.subtrees().iter().flat_map(|(_, hash)| hash.0));
+        self.chunks.write(&mut bytes);
         bytes.extend(&self.tail);
         bytes
     }
@@ -143,13 +143,7 @@ impl Shard {
             None => shard.head = reader.take(size as usize)?.to_vec(),
             Some((first, last)) => {
                 shard.head = reader.take((first * CHUNK as u64 - offset) as usize)?.to_vec();
-                shard.chunks = CompactRange::from(first);
-                while shard.chunks.size() < last {
-                    // The largest subtree that may begin here and does not reach beyond the end.
-                    let begin = shard.chunks.size();
-                    let height = begin.trailing_zeros().min((last - begin).ilog2());
-                    shard.chunks.append(height, reader.digest()?);
-                }
+                shard.chunks = CompactRange::read(&mut reader, first, last)?;
                 shard.tail = reader.take((offset + size - last * CHUNK as u64) as usize)?.to_vec();
             }
         }

@@ -1,10 +1,14 @@
 //! Encoding and decoding of the payloads in a ledger's journal.
 
-use super::{TreeHead, head_kind};
-use crate::commit::Entry;
+use super::{Delegation, TreeHead};
+use crate::commit::merkle::CompactRange;
+use crate::commit::{Entry, Opening};
 use crate::primitives::{Digest, Reader, Report, Truncated, sha256};
+use crate::receipt::schema::{DELEGATION, TREE_HEAD};
 use crate::receipt::{Blind, Body, Receipt, Signature};
 
+/// Largest payload of one frame, bytes.
+pub(super) const MAX_PAYLOAD: u64 = 64 << 20;
 /// Largest body of a receipt, bytes.
 const MAX_BODY: usize = 2048;
 
@@ -19,6 +23,25 @@ pub enum Frame {
     Layout(Vec<Entry>),
     /// What lies behind the digests of one receipt.
     Opening(OpeningFrame),
+    /// One tensor behind a digest, and nothing of its siblings.
+    Part(PartOpening),
+    /// Another key's permission to sign.
+    Delegation(Delegation),
+    /// Receipts that are not shown. Bundles alone hold this frame.
+    Withheld(CompactRange),
+}
+
+/// One tensor, or one chunk of it, behind the digest of one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartOpening {
+    /// Digest of the receipt.
+    pub receipt: Digest,
+    /// Position of the field in its type, after the header.
+    pub index: u8,
+    /// What the digest was blinded with; zero for a public field.
+    pub blind: Digest,
+    /// The tensor and the hashes that lead to the digest.
+    pub opening: Opening,
 }
 
 /// Opened fields of one receipt.
@@ -84,7 +107,7 @@ impl Report for FrameError {
     }
 }
 
-fn refused(detail: impl Into<String>) -> FrameError {
+pub(super) fn refused(detail: impl Into<String>) -> FrameError {
     FrameError { number: 0, detail: detail.into() }
 }
 
@@ -131,6 +154,24 @@ impl Frame {
                     field.encode_into(&mut bytes);
                 }
             }
+            Frame::Part(part) => {
+                bytes.push(b'P');
+                bytes.extend_from_slice(part.receipt.as_slice());
+                bytes.push(part.index);
+                bytes.extend_from_slice(part.blind.as_slice());
+                bytes.extend(serde_json::to_vec(&part.opening).expect("an opening is plain data"));
+            }
+            Frame::Delegation(delegation) => {
+                bytes.push(b'D');
+                bytes.extend_from_slice(&delegation.signature.0);
+                bytes.extend_from_slice(&delegation.body.encode());
+            }
+            Frame::Withheld(range) => {
+                bytes.push(b'W');
+                bytes.extend_from_slice(&range.begin().to_be_bytes());
+                bytes.extend_from_slice(&range.count().to_be_bytes());
+                range.write(&mut bytes);
+            }
         }
         bytes
     }
@@ -153,8 +194,35 @@ impl Frame {
             }
             b'H' => {
                 let signature = Signature(reader.array()?);
-                let body = Body::decode(head_kind(), reader.rest()).map_err(|e| refused(e.to_string()))?;
+                let body = Body::decode(&TREE_HEAD, reader.rest()).map_err(|e| refused(e.to_string()))?;
                 Ok(Frame::Head(TreeHead { body, signature }))
+            }
+            b'D' => {
+                let signature = Signature(reader.array()?);
+                let body = Body::decode(&DELEGATION, reader.rest()).map_err(|e| refused(e.to_string()))?;
+                Ok(Frame::Delegation(Delegation { body, signature }))
+            }
+            b'P' => {
+                let (receipt, index, blind) = (reader.digest()?, reader.u8()?, reader.digest()?);
+                let text = reader.rest();
+                let opening: Opening = serde_json::from_slice(text).map_err(|error| {
+                    refused(format!("no opening, line {} column {}", error.line(), error.column()))
+                })?;
+                let part = Frame::Part(PartOpening { receipt, index, blind, opening });
+                match part.encode() == payload {
+                    true => Ok(part),
+                    false => Err(refused("its JSON is not in canonical form")),
+                }
+            }
+            b'W' => {
+                let (first, count) = (reader.u64()?, reader.u64()?);
+                let last = first.checked_add(count).filter(|_| count > 0);
+                let last = last.ok_or_else(|| refused("a run of no receipts, or of too many"))?;
+                let range = CompactRange::read(&mut reader, first, last)?;
+                match reader.is_empty() {
+                    true => Ok(Frame::Withheld(range)),
+                    false => Err(refused("bytes follow the hashes of withheld receipts")),
+                }
             }
             b'L' => {
                 let mut entries = Vec::new();
@@ -186,7 +254,7 @@ impl Frame {
                 }
                 Ok(Frame::Opening(OpeningFrame { receipt, fields }))
             }
-            other => Err(refused(format!("type byte {other:#04x}, expected one of R H L O"))),
+            other => Err(refused(format!("type byte {other:#04x}, expected one of R H L O P D W"))),
         }
     }
 }

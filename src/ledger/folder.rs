@@ -7,19 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::LedgerError;
 use crate::commit::merkle::CompactRange;
-use crate::commit::{Commitment, Entry, Sha256, State};
+use crate::commit::{Entry, Sha256};
 use crate::evidence::{AnchorRecord, Log};
 use crate::files;
 use crate::journal::{JournalError, write_durably};
 use crate::primitives::{Address, Digest};
 use crate::receipt::Body;
+use crate::verify::{MAX_DOCUMENT, MAX_RECIPE};
 
-/// Largest recipe, bytes over all files.
-const MAX_RECIPE: u64 = 16 << 20;
 /// Most files of a recipe.
 const MAX_RECIPE_FILES: usize = 256;
-/// Largest `spec.json` or anchor record, bytes.
-const MAX_DOCUMENT: u64 = 1 << 20;
 
 /// A folder that holds a run.
 #[derive(Clone, Debug)]
@@ -165,6 +162,12 @@ impl RunFolder {
     pub fn log(&self, worker: Address, lane: u32) -> Result<Log, LedgerError> {
         let recovered = crate::journal::read(&self.lane(worker, lane).join("journal"), "ledger")?;
         let mut log = Log::from_frames(worker, lane, &recovered.frames)?;
+        if log.shown() as u64 != log.size() {
+            return Err(damaged(
+                &self.lane(worker, lane),
+                "a journal withholds receipts, as only bundles do",
+            ));
+        }
         log.dropped_bytes = recovered.dropped_bytes;
         Ok(log)
     }
@@ -264,22 +267,6 @@ impl RunFolder {
             _ => Some(Digest::ZERO),
         }
     }
-}
-
-/// The state whose digest genesis pins as the recipe.
-///
-/// # Errors
-/// [`LedgerError::Damaged`] when a file's name cannot name an entry.
-pub(crate) fn recipe_state(files: &BTreeMap<String, Vec<u8>>) -> Result<Option<State>, LedgerError> {
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let entry = |(name, contents): (&String, &Vec<u8>)| {
-        Entry::dense(name, "U8", &[contents.len() as u64], Commitment::of_bytes(contents).root)
-    };
-    let entries = files.iter().map(entry).collect::<Result<Vec<_>, _>>();
-    let state = entries.and_then(State::new);
-    state.map(Some).map_err(|error| damaged(Path::new("recipe"), error))
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {

@@ -8,16 +8,15 @@ mod folder;
 mod progress;
 mod writer;
 
-use crate::evidence::FrameError;
+use crate::evidence::{BundleError, FrameError};
 use crate::journal::JournalError;
 use crate::keys::KeyError;
-use crate::primitives::Report;
+use crate::primitives::{Address, Report};
 use crate::receipt::{ReceiptError, SignError};
 use crate::verify::SpecificationError;
 
-pub(crate) use folder::recipe_state;
 pub use folder::{RunFolder, RunSettings};
-pub use writer::{CloseReason, Field, Ledger};
+pub use writer::{CloseReason, Field, Ledger, Session};
 
 /// Why a ledger was not opened or a receipt not written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,6 +45,9 @@ pub enum LedgerError {
          sign a second history. Continue the newest copy, or take a new lane (Run.join)"
     )]
     OlderCopy { released: u64, found: u64 },
+    /// The key may not sign in this lane.
+    #[error("{key} may not sign in this lane: {detail}")]
+    NotDelegated { key: Address, detail: String },
     /// The step is not the next one.
     #[error("step {actual} cannot follow: the next step is {expected}")]
     Step { expected: u64, actual: u64 },
@@ -76,6 +78,9 @@ pub enum LedgerError {
     /// A frame of the journal is none.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A bundle is refused.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
 
 impl LedgerError {
@@ -87,6 +92,7 @@ impl LedgerError {
             LedgerError::Receipt(error) => Some(error),
             LedgerError::Specification(error) => Some(error),
             LedgerError::Frame(error) => Some(error),
+            LedgerError::Bundle(error) => Some(error),
             _ => None,
         }
     }
@@ -98,6 +104,7 @@ impl Report for LedgerError {
             LedgerError::Exists { .. } => "exists",
             LedgerError::NotFound { .. } => "not-found",
             LedgerError::Closed => "closed",
+            LedgerError::NotDelegated { .. } => "key",
             LedgerError::Damaged { .. }
             | LedgerError::BehindAnchor { .. }
             | LedgerError::OlderCopy { .. } => "journal-corrupt",
@@ -133,6 +140,7 @@ impl Report for LedgerError {
             LedgerError::Exists { path } | LedgerError::NotFound { path } => Some(path.clone()),
             LedgerError::Damaged { place, .. } => Some(place.clone()),
             LedgerError::Due { field, .. } => Some((*field).into()),
+            LedgerError::NotDelegated { key, .. } => Some(key.to_string()),
             other => other.inner().and_then(Report::place),
         }
     }

@@ -46,7 +46,8 @@ impl Progress {
         genesis: Digest,
     ) -> Result<Progress, LedgerError> {
         let mut progress = Progress::new(specification, genesis);
-        for receipt in &log.receipts {
+        for receipt in log.receipts() {
+            let receipt = receipt?;
             let damaged = |detail: String| LedgerError::Damaged {
                 place: format!("receipt {} of lane {}", progress.tree.size(), log.lane),
                 detail,
@@ -58,9 +59,9 @@ impl Progress {
             if body.digest() != receipt.digest {
                 return Err(damaged("the body is not the one that was signed".into()));
             }
-            progress.take(receipt, &body);
+            progress.take(&receipt, &body);
         }
-        progress.head = log.heads.last().cloned();
+        progress.head = log.heads().next_back().cloned();
         Ok(progress)
     }
 

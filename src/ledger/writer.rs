@@ -4,19 +4,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LedgerError;
-use super::folder::{RunFolder, RunSettings, recipe_state};
+use super::folder::{RunFolder, RunSettings};
 use super::progress::Progress;
 use crate::commit::State;
-use crate::evidence::{FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead};
-use crate::journal::{Journal, MAX_PAYLOAD};
+use crate::evidence::{Delegation, FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead};
+use crate::journal::{GROUP_COMMIT_FRAMES, Journal, MAX_PAYLOAD};
 use crate::keys::{KeyFolder, random};
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, Kind, SCHEMA_VERSION};
 use crate::receipt::{Blind, Body, LaneSecret, Receipt, Signer, Value, log_id, run_id};
-use crate::verify::Specification;
+use crate::verify::{Specification, recipe_state};
 
 /// Role of a worker that trains.
 const ROLE_WORKER: u64 = 1;
+/// A tree head is signed at least every so many receipts.
+const HEAD_EVERY: u64 = GROUP_COMMIT_FRAMES;
 
 /// Why a lane ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +40,23 @@ pub struct Field {
     pub values: Option<Vec<u8>>,
 }
 
+/// A key that signs a lane's receipts in the place of its worker's.
+#[derive(Clone)]
+pub struct Session {
+    /// The key.
+    pub signer: Arc<dyn Signer>,
+    /// Unix seconds from which on it may not sign; 0 for no end.
+    pub expires: u64,
+}
+
 /// Writes one lane of one run; the only writer while it lives.
 pub struct Ledger {
     folder: RunFolder,
     journal: Journal,
+    /// Whoever signs: the worker, or a key that the worker allowed by `delegation`.
     signer: Arc<dyn Signer>,
+    worker: Address,
+    delegation: Digest,
     secret: LaneSecret,
     keys: KeyFolder,
     lock: std::fs::File,
@@ -53,7 +67,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Begins a run in a new folder: genesis and join are durable on return.
+    /// Begins a run in a new folder: genesis and join are durable on return. With a session, `signer`
+    /// signs genesis and the delegation, and the session's key everything else.
     ///
     /// # Errors
     /// [`LedgerError::Exists`], [`LedgerError::Specification`], [`LedgerError::Key`], or what the
@@ -62,10 +77,12 @@ impl Ledger {
         folder: &std::path::Path,
         settings: &RunSettings,
         signer: Arc<dyn Signer>,
+        session: Option<Session>,
         keys: &KeyFolder,
     ) -> Result<Ledger, LedgerError> {
         let specification = Specification::parse(&settings.specification)?;
-        let recipe = recipe_state(&settings.recipe)?;
+        let recipe = recipe_state(&settings.recipe)
+            .map_err(|error| LedgerError::Damaged { place: "recipe".into(), detail: error.to_string() })?;
         let folder = RunFolder::create(folder, settings)?;
         let owner = signer.address();
         let pinned = crate::primitives::sha256(&[&settings.specification]);
@@ -73,7 +90,7 @@ impl Ledger {
         let run = run_id(owner, pinned, 0, nonce);
         let recipe = recipe.map_or(Digest::ZERO, |state| state.commitment().digest(&Digest::ZERO));
         let floor = specification.floor().digest();
-        let ledger = Ledger::begin(folder, specification, run, Digest::ZERO, signer, 0, keys)?;
+        let mut ledger = Ledger::begin(folder, specification, run, Digest::ZERO, signer, 0, keys)?;
         let genesis = [
             ("owner", owner.into()),
             ("specification", pinned.into()),
@@ -83,6 +100,7 @@ impl Ledger {
             ("policy", floor.into()),
         ];
         ledger.record("genesis", &genesis, &[])?;
+        ledger.delegate(session)?;
         ledger.join(0)?;
         Ok(ledger)
     }
@@ -97,13 +115,15 @@ impl Ledger {
         lane: u32,
         rank: u32,
         signer: Arc<dyn Signer>,
+        session: Option<Session>,
         keys: &KeyFolder,
     ) -> Result<Ledger, LedgerError> {
         let folder = RunFolder::open(folder)?;
         let specification = Specification::parse(&folder.specification()?)?;
         let genesis = folder.genesis()?;
         let (run, previous) = (genesis.bytes32("run"), genesis.digest());
-        let ledger = Ledger::begin(folder, specification, run, previous, signer, lane, keys)?;
+        let mut ledger = Ledger::begin(folder, specification, run, previous, signer, lane, keys)?;
+        ledger.delegate(session)?;
         ledger.join(rank)?;
         Ok(ledger)
     }
@@ -129,6 +149,8 @@ impl Ledger {
         Ok(Ledger {
             folder,
             journal,
+            worker: signer.address(),
+            delegation: Digest::ZERO,
             signer,
             secret,
             run,
@@ -138,6 +160,31 @@ impl Ledger {
             lock,
             specification,
         })
+    }
+
+    /// Hands the lane over to a session's key: the worker signs that it may.
+    fn delegate(&mut self, session: Option<Session>) -> Result<(), LedgerError> {
+        let Some(session) = session else { return Ok(()) };
+        let every_kind_but_genesis = !(1 << schema::GENESIS);
+        let body = Body::new(
+            &schema::DELEGATION,
+            &[
+                ("schema", u64::from(SCHEMA_VERSION).into()),
+                ("run", self.run.into()),
+                ("worker", self.worker.into()),
+                ("lane", u64::from(self.lane).into()),
+                ("key", session.signer.address().into()),
+                ("kinds", every_kind_but_genesis.into()),
+                ("firstSequence", self.progress().tree.size().into()),
+                ("lastSequence", u64::MAX.into()),
+                ("expires", session.expires.into()),
+            ],
+        )?;
+        let signature = self.signer.sign(body.digest())?;
+        self.delegation = body.digest();
+        self.journal.append(&Frame::Delegation(Delegation { body, signature }).encode())?;
+        self.signer = session.signer;
+        Ok(())
     }
 
     fn join(&self, rank: u32) -> Result<(), LedgerError> {
@@ -150,31 +197,31 @@ impl Ledger {
         self.flush()
     }
 
-    /// Continues a lane: drops an unfinished frame and writes a resume receipt.
+    /// Continues a lane: drops an unfinished frame and writes a resume receipt. `signer` is the worker
+    /// or a key that the worker allowed before; with a session, the worker, who allows another key.
     ///
     /// # Errors
-    /// [`LedgerError::NotFound`], [`LedgerError::BehindAnchor`], [`LedgerError::Journal`] when
-    /// another writer lives or the journal is corrupt.
+    /// [`LedgerError::NotFound`], [`LedgerError::BehindAnchor`], [`LedgerError::NotDelegated`],
+    /// [`LedgerError::Journal`] when another writer lives or the journal is corrupt.
     pub fn open(
         folder: &std::path::Path,
         lane: u32,
         signer: Arc<dyn Signer>,
+        session: Option<Session>,
         keys: &KeyFolder,
     ) -> Result<Ledger, LedgerError> {
         let folder = RunFolder::open(folder)?;
         let specification = Specification::parse(&folder.specification()?)?;
-        let worker = signer.address();
         let genesis = folder.genesis()?;
         let run = genesis.bytes32("run");
+        let worker = worker_of(&folder, lane, signer.address())?;
         let path = folder.lane(worker, lane).join("journal");
-        if !path.exists() {
-            return Err(LedgerError::NotFound { path: path.display().to_string() });
-        }
         let secret = keys.lane_secret(log_id(run, worker, lane))?;
         let lock = keys.lock_lane(log_id(run, worker, lane))?;
         let (journal, recovered) = Journal::open(&path, "ledger")?;
         let log = Log::from_frames(worker, lane, &recovered.frames)?;
-        let found = log.receipts.len() as u64;
+        let found = log.size();
+        let delegation = delegation(&log, run, signer.address())?;
         let own =
             folder.anchors()?.into_iter().filter(|(_, a)| (a.run, a.worker, a.lane) == (run, worker, lane));
         if let Some(anchored) = own.map(|(_, anchor)| anchor.size).max().filter(|size| *size > found) {
@@ -187,10 +234,12 @@ impl Ledger {
         let progress = Progress::replay(&specification, &log, genesis.digest())?;
         let was_closed = progress.closed;
         let step = progress.step;
-        let ledger = Ledger {
+        let mut ledger = Ledger {
             folder,
             journal,
             signer,
+            worker,
+            delegation,
             secret,
             run,
             lane,
@@ -201,7 +250,8 @@ impl Ledger {
         };
         ledger.progress().closed = false;
         let owns_genesis = lane == 0 && log.genesis().is_some();
-        if log.receipts.len() <= usize::from(owns_genesis) {
+        ledger.delegate(session)?;
+        if found <= u64::from(owns_genesis) {
             // The process that began this lane ended before it had joined.
             ledger.join(0)?;
             return Ok(ledger);
@@ -224,7 +274,7 @@ impl Ledger {
 
     /// The worker's address.
     pub fn worker(&self) -> Address {
-        self.signer.address()
+        self.worker
     }
 
     /// The lane's number.
@@ -271,15 +321,15 @@ impl Ledger {
             return Err(LedgerError::Closed);
         }
         let sequence = progress.tree.size();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let mut all: Vec<(&str, Value)> = vec![
             ("schema", u64::from(SCHEMA_VERSION).into()),
             ("run", self.run.into()),
-            ("worker", self.worker().into()),
+            ("worker", self.worker.into()),
             ("lane", u64::from(self.lane).into()),
             ("sequence", sequence.into()),
             ("previous", progress.previous.into()),
-            ("time", now.into()),
+            ("delegation", self.delegation.into()),
+            ("time", now().into()),
         ];
         all.extend_from_slice(values);
         let (mut openings, mut layouts) = (Vec::new(), Vec::new());
@@ -309,6 +359,9 @@ impl Ledger {
         }
         self.journal.append(&Frame::Receipt(receipt.clone()).encode())?;
         progress.take(&receipt, &body);
+        if progress.tree.size().is_multiple_of(HEAD_EVERY) {
+            self.sign_head(&mut progress)?;
+        }
         Ok(sequence)
     }
 
@@ -328,7 +381,7 @@ impl Ledger {
             .ok_or_else(unknown)?;
         let blind = match self.specification.is_public(kind, name) {
             true => Blind::default(),
-            false => self.secret.blind((self.run, self.worker(), self.lane), sequence, kind, row),
+            false => self.secret.blind((self.run, self.worker, self.lane), sequence, kind, row),
         };
         let entries = field.state.entries();
         let content = match &field.values {
@@ -361,7 +414,7 @@ impl Ledger {
         self.journal.flush()?;
         let size = progress.tree.size();
         if size > progress.released {
-            self.keys.set_released(log_id(self.run, self.worker(), self.lane), size)?;
+            self.keys.set_released(log_id(self.run, self.worker, self.lane), size)?;
             progress.released = size;
         }
         Ok(())
@@ -374,28 +427,34 @@ impl Ledger {
     pub fn tree_head(&self) -> Result<TreeHead, LedgerError> {
         let mut progress = self.progress();
         self.release(&mut progress)?;
+        let head = self.sign_head(&mut progress)?;
+        self.journal.flush()?;
+        Ok(head)
+    }
+
+    /// Signs and appends a head over everything recorded, unless there is one. It stands behind its
+    /// receipts in one file, so it is never durable before they are.
+    fn sign_head(&self, progress: &mut Progress) -> Result<TreeHead, LedgerError> {
         let size = progress.tree.size();
         if let Some(head) = progress.head.as_ref().filter(|head| head.size() == size) {
             return Ok(head.clone());
         }
         let previous = progress.head.as_ref().map_or(Digest::ZERO, |head| head.body.digest());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let body = Body::new(
             &schema::TREE_HEAD,
             &[
                 ("schema", u64::from(SCHEMA_VERSION).into()),
                 ("run", self.run.into()),
-                ("worker", self.worker().into()),
+                ("worker", self.worker.into()),
                 ("lane", u64::from(self.lane).into()),
                 ("size", size.into()),
                 ("root", progress.tree.root().into()),
                 ("previousHead", previous.into()),
-                ("time", now.into()),
+                ("time", now().into()),
             ],
         )?;
         let head = TreeHead { signature: self.signer.sign(body.digest())?, body };
         self.journal.append(&Frame::Head(head.clone()).encode())?;
-        self.journal.flush()?;
         progress.head = Some(head.clone());
         Ok(head)
     }
@@ -416,6 +475,44 @@ impl Ledger {
             [("reason", (reason as u64).into()), ("step", step.into()), ("workUnits", work_units.into())];
         self.record("close", &fields, &[])?;
         self.tree_head().map(|_| ())
+    }
+}
+
+/// Unix milliseconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The worker whose lane this key may write: its own, or one that allowed it.
+fn worker_of(folder: &RunFolder, lane: u32, key: Address) -> Result<Address, LedgerError> {
+    let path = folder.lane(key, lane).join("journal");
+    if path.exists() {
+        return Ok(key);
+    }
+    for (worker, _) in folder.lanes()?.into_iter().filter(|(_, number)| *number == lane) {
+        if folder.log(worker, lane)?.delegations().iter().any(|delegation| delegation.key() == key) {
+            return Ok(worker);
+        }
+    }
+    Err(LedgerError::NotFound { path: path.display().to_string() })
+}
+
+/// The digest of the delegation under which a key continues a log; zero for the worker itself.
+fn delegation(log: &Log, run: Digest, key: Address) -> Result<Digest, LedgerError> {
+    if key == log.worker {
+        return Ok(Digest::ZERO);
+    }
+    let refused = |detail: &str| LedgerError::NotDelegated { key, detail: detail.into() };
+    let own = log.delegations().iter().rev().find(|delegation| delegation.key() == key);
+    let own = own.ok_or_else(|| refused("its worker signed no delegation to it"))?;
+    if own.is_of(run, log.worker, log.lane) != Ok(true) || !own.allows(schema::RESUME, log.size()) {
+        return Err(refused("its delegation is not the worker's, or not for what comes next"));
+    }
+    match own.expires() {
+        Some(expires) if expires.saturating_mul(1000) <= now() => {
+            Err(refused("its delegation has expired; sign a new one"))
+        }
+        _ => Ok(own.body.digest()),
     }
 }
 

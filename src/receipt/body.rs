@@ -20,6 +20,9 @@ pub enum ReceiptError {
     /// A value of another type was given for a field, or for a field that does not exist.
     #[error("a {kind} receipt has no field {field} that takes this value")]
     Field { kind: &'static str, field: String },
+    /// A notice does not say what its type says.
+    #[error("the notice of a {kind} is not the one of its type")]
+    Notice { kind: &'static str },
 }
 
 impl Report for ReceiptError {
@@ -29,7 +32,7 @@ impl Report for ReceiptError {
 
     fn place(&self) -> Option<String> {
         match self {
-            ReceiptError::Length { kind, .. } => Some((*kind).into()),
+            ReceiptError::Length { kind, .. } | ReceiptError::Notice { kind } => Some((*kind).into()),
             ReceiptError::Range { kind, field, .. } => Some(format!("{kind}.{field}")),
             ReceiptError::Field { kind, field } => Some(format!("{kind}.{field}")),
         }
@@ -79,7 +82,11 @@ impl Body {
     /// [`ReceiptError::Field`] for an unknown field or a value of another type,
     /// [`ReceiptError::Range`] for a number that is too large.
     pub fn new(kind: &'static Kind, values: &[(&str, Value)]) -> Result<Body, ReceiptError> {
-        let mut words = vec![Digest::ZERO; kind.all_fields().count()];
+        let blank = |field: &Field| match field.word {
+            WordType::Notice(text) => keccak256(text),
+            _ => Digest::ZERO,
+        };
+        let mut words: Vec<Digest> = kind.all_fields().map(blank).collect();
         for (name, value) in values {
             let unknown = || ReceiptError::Field { kind: kind.name, field: (*name).into() };
             let (index, field) =
@@ -118,6 +125,8 @@ impl Body {
                 WordType::Unsigned(bits) => usize::from(bits / 8),
                 WordType::Address => 20,
                 WordType::Bytes32 => 32,
+                WordType::Notice(text) if *word == keccak256(text) => 32,
+                WordType::Notice(_) => return Err(ReceiptError::Notice { kind: self.kind.name }),
             };
             if word[..32 - width].iter().any(|byte| *byte != 0) {
                 let expected = field.word.solidity();
@@ -145,7 +154,7 @@ impl Body {
                     Value::Unsigned(u64::from_be_bytes(word.0[24..].try_into().expect("8 bytes")))
                 }
                 WordType::Address => Value::Address(Address::from_word(*word)),
-                WordType::Bytes32 => Value::Digest(*word),
+                WordType::Bytes32 | WordType::Notice(_) => Value::Digest(*word),
             };
             (field, value)
         })
@@ -210,10 +219,11 @@ pub fn typed_data(body: &Body) -> Json {
     let members: Vec<Json> =
         body.kind().all_fields().map(|field| member(field.name, &field.word.solidity())).collect();
     let message = body.fields().map(|(field, value)| {
-        let text = match value {
-            Value::Unsigned(number) => number.to_string(),
-            Value::Address(address) => address.to_checksum(None),
-            Value::Digest(digest) => digest.to_string(),
+        let text = match (field.word, value) {
+            (WordType::Notice(text), _) => text.into(),
+            (_, Value::Unsigned(number)) => number.to_string(),
+            (_, Value::Address(address)) => address.to_checksum(None),
+            (_, Value::Digest(digest)) => digest.to_string(),
         };
         (field.name.to_string(), Json::String(text))
     });

@@ -16,6 +16,9 @@ pub enum WordType {
     Address,
     /// `bytes32`.
     Bytes32,
+    /// `string` that is always this text, so that a wallet shows its owner what is being signed. Its
+    /// word is the text's Keccak-256, as EIP-712 encodes strings.
+    Notice(&'static str),
 }
 
 /// What a field's word means to a verifier.
@@ -210,6 +213,9 @@ pub const KINDS: [Kind; 20] = [
     reserved(20, "revocation"),
 ];
 
+/// The kinds' bits in a delegation: bit n for kind n, bit 0 for tree heads.
+pub const TREE_HEADS: u64 = 1;
+
 /// The signed size and root of a ledger: a type of its own, never a leaf of the log.
 pub const TREE_HEAD: Kind = Kind {
     number: 0,
@@ -228,6 +234,43 @@ pub const TREE_HEAD: Kind = Kind {
     ],
 };
 
+/// A worker's key allows another one to sign for it: some receipts of one lane, until some time.
+pub const DELEGATION: Kind = Kind {
+    number: 19,
+    name: "delegation",
+    type_name: "DelegationV1",
+    fields: &[
+        Field {
+            name: "notice",
+            word: WordType::Notice(
+                "Allow the session key below to sign Counterfoil training receipts for me, for one lane of one run. \
+                 This moves no funds and gives no other permission.",
+            ),
+            meaning: Meaning::Public,
+        },
+        unsigned("schema", 16),
+        digest("run"),
+        address("worker"),
+        unsigned("lane", 32),
+        address("key"),
+        unsigned("kinds", 64),
+        unsigned("firstSequence", 64),
+        unsigned("lastSequence", 64),
+        unsigned("expires", 64),
+    ],
+};
+
+/// Whoever makes a bundle signs what it contains.
+pub const BUNDLE: Kind = Kind {
+    number: 0,
+    name: "bundle",
+    type_name: "BundleV1",
+    fields: &[unsigned("schema", 16), digest("run"), digest("manifest")],
+};
+
+/// Types that are signed like receipts and are no receipts.
+const STATEMENTS: [&Kind; 3] = [&TREE_HEAD, &DELEGATION, &BUNDLE];
+
 impl WordType {
     /// The type's name in Solidity and EIP-712.
     pub fn solidity(self) -> String {
@@ -235,6 +278,7 @@ impl WordType {
             WordType::Unsigned(bits) => format!("uint{bits}"),
             WordType::Address => "address".into(),
             WordType::Bytes32 => "bytes32".into(),
+            WordType::Notice(_) => "string".into(),
         }
     }
 }
@@ -250,9 +294,10 @@ impl Kind {
         KINDS.iter().find(|kind| kind.name == name && !kind.fields.is_empty())
     }
 
-    /// All fields of the type: the header, except for tree heads, and the kind's own.
+    /// All fields of the type: of a receipt the header, and the kind's own.
     pub fn all_fields(&self) -> impl Iterator<Item = &'static Field> + use<> {
-        let header: &'static [Field] = if self.number == TREE_HEAD.number { &[] } else { &HEADER };
+        let is_statement = STATEMENTS.iter().any(|statement| statement.type_name == self.type_name);
+        let header: &'static [Field] = if is_statement { &[] } else { &HEADER };
         header.iter().chain(self.fields)
     }
 
@@ -265,10 +310,11 @@ impl Kind {
 
     /// `typeHash` of EIP-712.
     pub fn type_hash(&self) -> Digest {
-        static HASHES: LazyLock<Vec<(u16, Digest)>> = LazyLock::new(|| {
-            let all = KINDS.iter().chain([&TREE_HEAD]);
-            all.map(|kind| (kind.number, keccak256(kind.encode_type()))).collect()
+        static HASHES: LazyLock<Vec<(&str, Digest)>> = LazyLock::new(|| {
+            let all = KINDS.iter().chain(STATEMENTS);
+            all.map(|kind| (kind.type_name, keccak256(kind.encode_type()))).collect()
         });
-        HASHES.iter().find(|(number, _)| *number == self.number).expect("every kind stands in the table").1
+        let known = HASHES.iter().find(|(type_name, _)| *type_name == self.type_name);
+        known.expect("every kind stands in the table").1
     }
 }

@@ -1,28 +1,40 @@
 //! The walk over one log: signatures, links, order, due fields, tree heads and anchors.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::delegated::Delegates;
 use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
+use super::prepared::{Content, Prepared, batches};
 use super::specification::{Genesis, Specification};
 use super::{Evidence, Findings, LogFindings};
 use crate::commit::merkle::CompactRange;
 use crate::commit::{State, leaf_hash};
-use crate::evidence::{Log, kind_name};
+use crate::evidence::{Log, Mark, TreeHead, kind_name};
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
-use crate::receipt::{Body, Receipt, recover};
+use crate::receipt::{Body, Receipt, SignatureError, recover};
 
 /// What the walk knows about a log at one receipt.
 struct Walk<'a> {
     log: &'a Log,
     genesis: &'a Genesis,
     specification: &'a Specification,
-    position: u64,
-    previous: Digest,
+    tree: CompactRange,
+    /// Roots at the sizes that anchors speak of.
+    roots: BTreeMap<u64, Digest>,
+    wanted: BTreeSet<u64>,
+    /// Digest of the receipt before; none when it is withheld.
+    previous: Option<Digest>,
+    head: (Digest, u64),
     step: u64,
+    /// Whether receipts behind the last shown one are withheld, so that `step` is a lower bound.
+    interrupted: bool,
     policies: Policies,
     checkpoint: Option<u64>,
     state: States,
     closed: bool,
+    delegates: Delegates<'a>,
 }
 
 /// Checks one log; `findings` takes what does not hold.
@@ -34,36 +46,46 @@ pub(super) fn check(
     findings: &mut Findings,
 ) {
     let owns_genesis = log.worker == genesis.body.address("owner") && log.lane == 0;
+    let own = evidence.anchors.iter().filter(|anchor| (anchor.worker, anchor.lane) == (log.worker, log.lane));
     let mut walk = Walk {
         log,
         genesis,
         specification,
-        position: 0,
-        previous: if owns_genesis { Digest::ZERO } else { genesis.digest },
+        tree: CompactRange::default(),
+        roots: BTreeMap::new(),
+        wanted: own.map(|anchor| anchor.size).collect(),
+        previous: Some(if owns_genesis { Digest::ZERO } else { genesis.digest }),
+        head: (Digest::ZERO, 0),
         step: 0,
+        interrupted: false,
         policies: Policies::new(specification.floor()),
         checkpoint: None,
         state: Vec::new(),
         closed: false,
+        delegates: Delegates::new(log, genesis.body.bytes32("run")),
     };
-    let mut tree = <CompactRange>::default();
-    let mut roots = Vec::with_capacity(log.receipts.len() + 1);
-    roots.push(tree.root());
-    for receipt in &log.receipts {
-        walk.receipt(receipt, evidence, findings);
-        tree.push(leaf_hash(&receipt.leaf()));
-        roots.push(tree.root());
+    walk.delegates.check(&walk.place(), findings);
+    let mut marks = log.marks().iter().peekable();
+    for batch in batches(log) {
+        for prepared in batch {
+            while let Some((_, mark)) = marks.next_if(|(at, _)| *at <= prepared.sequence) {
+                walk.mark(mark, findings);
+            }
+            walk.receipt(&prepared, evidence, findings);
+        }
     }
-    if log.receipts.is_empty() {
+    marks.for_each(|(_, mark)| walk.mark(mark, findings));
+    if log.size() == 0 {
         findings.broken(format!("{}: first receipt", walk.place()), "genesis or join", "an empty ledger");
     }
-    check_heads(&walk, &roots, findings);
-    check_anchors(&walk, &roots, evidence, findings);
+    check_anchors(&walk, evidence, findings);
     findings.logs.push(LogFindings {
         worker: log.worker,
         lane: log.lane,
-        receipts: log.receipts.len() as u64,
+        receipts: log.size(),
+        shown: log.shown() as u64,
         closed: walk.closed,
+        signed: walk.delegates.signed,
     });
 }
 
@@ -76,36 +98,87 @@ impl Walk<'_> {
         }
     }
 
-    fn receipt(&mut self, receipt: &Receipt, evidence: &Evidence<'_>, findings: &mut Findings) {
-        let position = self.position;
-        let place = format!("{}: receipt {position} ({})", self.place(), kind_name(receipt.kind));
-        self.position += 1;
-        let previous = std::mem::replace(&mut self.previous, receipt.digest);
-        let Some(kind) = Kind::from_number(receipt.kind) else {
-            self.unknown(receipt, &place, findings);
-            return;
-        };
-        let body = match Body::decode(kind, &receipt.body) {
-            Ok(body) => body,
+    fn mark(&mut self, mark: &Mark, findings: &mut Findings) {
+        match mark {
+            Mark::Head(head) => self.tree_head(head, findings),
+            Mark::Withheld(range) => self.withheld(range, findings),
+        }
+    }
+
+    /// What the withheld receipts say is unknown: only the floor is sure to hold behind them.
+    fn withheld(&mut self, range: &CompactRange, findings: &mut Findings) {
+        let first = self.expected_first().get(range.begin() as usize);
+        if let Some(kind) = first {
+            let place = format!("{}: receipt {} ({})", self.place(), range.begin(), kind_name(*kind));
+            findings.broken(place, "shown", "withheld");
+        }
+        self.tree.extend(range.clone());
+        self.previous = None;
+        self.interrupted = true;
+        self.policies = Policies::new(self.specification.floor());
+        // The checkpoint that was due after the last shown step may be among them.
+        self.checkpoint = Some(self.step);
+        self.state.clear();
+        self.closed = false;
+        self.keep_root();
+    }
+
+    fn keep_root(&mut self) {
+        if self.wanted.contains(&self.tree.size()) {
+            self.roots.insert(self.tree.size(), self.tree.root());
+        }
+    }
+
+    fn receipt(&mut self, prepared: &Prepared, evidence: &Evidence<'_>, findings: &mut Findings) {
+        let receipt = match &prepared.receipt {
+            Ok(receipt) => receipt,
             Err(error) => {
+                let place = format!("{}: receipt {}", self.place(), prepared.sequence);
+                findings.broken(place, "what was read before", error);
+                return;
+            }
+        };
+        self.checked_receipt(receipt, prepared, evidence, findings);
+        self.tree.push(leaf_hash(&receipt.leaf()));
+        self.keep_root();
+    }
+
+    fn checked_receipt(
+        &mut self,
+        receipt: &Receipt,
+        prepared: &Prepared,
+        evidence: &Evidence<'_>,
+        findings: &mut Findings,
+    ) {
+        let position = prepared.sequence;
+        let place = format!("{}: receipt {position} ({})", self.place(), kind_name(receipt.kind));
+        let previous = self.previous.replace(receipt.digest);
+        let body = match &prepared.content {
+            Content::Body(body) => body,
+            Content::Unknown => {
+                self.unknown(receipt, prepared.signer, &place, findings);
+                return;
+            }
+            Content::Refused(kind, error) => {
                 findings.broken(format!("{place}: body"), format!("a body of {}", kind.type_name), error);
                 return;
             }
         };
+        let kind = body.kind();
         let place = match kind.number {
             schema::STEP | schema::CHECKPOINT => {
                 format!("{}: receipt {position} ({} {})", self.place(), kind.name, body.unsigned("step"))
             }
             _ => place,
         };
-        if body.digest() != receipt.digest {
-            findings.broken(format!("{place}: body"), receipt.digest, body.digest());
+        if prepared.digest != receipt.digest {
+            findings.broken(format!("{place}: body"), receipt.digest, prepared.digest);
             return;
         }
-        self.signature(receipt, &place, findings);
-        self.header(&body, position, previous, &place, findings);
-        self.order(&body, position, &place, findings);
-        let opened = check_openings(self.log, receipt, &body, self.specification, evidence, &place, findings);
+        self.signature(body, position, prepared.signer, &place, findings);
+        self.header(body, position, previous, &place, findings);
+        self.order(body, position, &place, findings);
+        let opened = check_openings(prepared, body, self.specification, evidence, &place, findings);
         self.same_state(kind.number, opened, &place, findings);
     }
 
@@ -135,17 +208,47 @@ impl Walk<'_> {
         }
     }
 
-    /// The signature must be the worker's whose log this is.
-    fn signature(&self, receipt: &Receipt, place: &str, findings: &mut Findings) {
-        match recover(receipt.digest, &receipt.signature) {
-            Ok(signer) if signer == self.log.worker => {}
-            Ok(signer) => findings.broken(format!("{place}: signature"), self.log.worker, signer),
-            Err(error) => findings.broken(format!("{place}: signature"), self.log.worker, error),
+    /// The signature must be the worker's whose log this is, or one that the worker allowed.
+    fn signature(
+        &mut self,
+        body: &Body,
+        position: u64,
+        signer: Result<Address, SignatureError>,
+        place: &str,
+        findings: &mut Findings,
+    ) {
+        let delegation = body.bytes32("delegation");
+        let expected = match delegation {
+            Digest::ZERO => Ok(self.log.worker),
+            digest => self.delegates.find(digest, body.kind().number, position),
+        };
+        let expected = match expected {
+            Ok(expected) => expected,
+            Err((expected, actual)) => {
+                findings.broken(format!("{place}: delegation"), expected, actual);
+                return;
+            }
+        };
+        match signer {
+            Ok(signer) if signer == expected => self.delegates.note(signer, delegation, position),
+            Ok(signer) => findings.broken(format!("{place}: signature"), expected, signer),
+            Err(error) => findings.broken(format!("{place}: signature"), expected, error),
         }
     }
 
-    fn unknown(&mut self, receipt: &Receipt, place: &str, findings: &mut Findings) {
-        self.signature(receipt, place, findings);
+    fn unknown(
+        &mut self,
+        receipt: &Receipt,
+        signer: Result<Address, SignatureError>,
+        place: &str,
+        findings: &mut Findings,
+    ) {
+        // Whether another key was allowed to sign stands in a body that nobody can read.
+        let known = signer.is_ok_and(|signer| signer == self.log.worker || self.delegates.names(signer));
+        if !known {
+            let actual = signer.map_or_else(|error| error.to_string(), |signer| signer.to_string());
+            findings.broken(format!("{place}: signature"), self.log.worker, actual);
+        }
         // The number stands outside the signature; the type's hash stands inside.
         let is_of = |kind: &&'static Kind| {
             Body::decode(kind, &receipt.body).is_ok_and(|body| body.digest() == receipt.digest)
@@ -157,14 +260,21 @@ impl Walk<'_> {
         findings.undecided.push(format!("{place}: this version does not know the kind; use a newer one"));
     }
 
-    fn header(&self, body: &Body, position: u64, previous: Digest, place: &str, findings: &mut Findings) {
+    fn header(
+        &self,
+        body: &Body,
+        position: u64,
+        previous: Option<Digest>,
+        place: &str,
+        findings: &mut Findings,
+    ) {
         let mut same = |field: &str, expected: Digest, actual: Digest| {
             if expected != actual {
                 findings.broken(format!("{place}: {field}"), expected, actual);
             }
         };
         same("run", self.genesis.body.bytes32("run"), body.bytes32("run"));
-        same("previous", previous, body.bytes32("previous"));
+        same("previous", previous.unwrap_or(body.bytes32("previous")), body.bytes32("previous"));
         same("worker", self.log.worker.into_word(), body.address("worker").into_word());
         for (field, expected) in
             [("schema", SCHEMA_VERSION.into()), ("lane", self.log.lane.into()), ("sequence", position)]
@@ -173,20 +283,18 @@ impl Walk<'_> {
                 findings.broken(format!("{place}: {field}"), expected, body.unsigned(field));
             }
         }
-        if body.bytes32("delegation") != Digest::ZERO {
-            findings
-                .undecided
-                .push(format!("{place}: signed by delegation, which this version cannot check"));
-        }
+    }
+
+    /// The kinds with which this log begins.
+    fn expected_first(&self) -> &'static [u16] {
+        let owns_genesis = self.log.worker == self.genesis.body.address("owner") && self.log.lane == 0;
+        if owns_genesis { &[schema::GENESIS, schema::JOIN] } else { &[schema::JOIN] }
     }
 
     /// What may follow what, and what is due.
     fn order(&mut self, body: &Body, position: u64, place: &str, findings: &mut Findings) {
         let kind = body.kind().number;
-        let owns_genesis = self.log.worker == self.genesis.body.address("owner") && self.log.lane == 0;
-        let expected_first =
-            if owns_genesis { [schema::GENESIS, schema::JOIN].as_slice() } else { &[schema::JOIN] };
-        match expected_first.get(position as usize) {
+        match self.expected_first().get(position as usize) {
             Some(expected) if *expected != kind => {
                 findings.broken(format!("{place}: order"), kind_name(*expected), body.kind().name);
             }
@@ -202,35 +310,38 @@ impl Walk<'_> {
         match kind {
             schema::STEP => {
                 self.end_of_step(findings);
-                let step = body.unsigned("step");
-                if Some(step) != self.step.checked_add(1) {
-                    findings.broken(format!("{place}: step"), self.step.saturating_add(1), step);
-                }
-                self.step = step;
+                self.check_step(body, 1, place, findings);
+                self.step = body.unsigned("step");
                 findings.steps += 1;
                 self.due_fields(body, place, findings);
             }
             schema::CHECKPOINT => {
-                if body.unsigned("step") != self.step {
-                    findings.broken(format!("{place}: step"), self.step, body.unsigned("step"));
-                }
+                self.check_step(body, 0, place, findings);
                 if body.bytes32("parameters") != Digest::ZERO {
                     self.checkpoint = Some(body.unsigned("step"));
                 }
             }
             schema::RESUME => {
-                if body.unsigned("step") != self.step {
-                    findings.broken(format!("{place}: step"), self.step, body.unsigned("step"));
-                }
+                self.check_step(body, 0, place, findings);
                 findings.resumed += 1;
                 // An interruption may have come before the checkpoint that was due here.
                 self.checkpoint = Some(self.step);
             }
-            schema::CLOSE if body.unsigned("step") != self.step => {
-                findings.broken(format!("{place}: step"), self.step, body.unsigned("step"));
-            }
+            schema::CLOSE => self.check_step(body, 0, place, findings),
             schema::POLICY => self.new_policy(body, place, findings),
             _ => {}
+        }
+    }
+
+    /// A receipt names the last step, or the one `after` it; behind withheld receipts any later one.
+    fn check_step(&mut self, body: &Body, after: u64, place: &str, findings: &mut Findings) {
+        let (expected, actual) = (self.step.saturating_add(after), body.unsigned("step"));
+        let holds = if self.interrupted { actual >= expected } else { actual == expected };
+        if !holds || (after > 0 && self.step == u64::MAX) {
+            findings.broken(format!("{place}: step"), expected, actual);
+        }
+        if self.interrupted {
+            (self.step, self.interrupted) = (actual, false);
         }
     }
 
@@ -267,73 +378,61 @@ impl Walk<'_> {
             findings.broken(place, format!("due every {every} steps"), "absent");
         }
     }
-}
 
-/// Every signed head must describe a prefix of this log.
-fn check_heads(walk: &Walk<'_>, roots: &[Digest], findings: &mut Findings) {
-    let (mut previous, mut size) = (Digest::ZERO, 0);
-    for head in &walk.log.heads {
-        let place = format!("{}: tree head of size {}", walk.place(), head.size());
+    /// A head stands behind the receipts that it speaks of.
+    fn tree_head(&mut self, head: &TreeHead, findings: &mut Findings) {
+        let place = format!("{}: tree head of size {}", self.place(), head.size());
         let digest = head.body.digest();
         match recover(digest, &head.signature) {
-            Ok(signer) if signer == walk.log.worker => {}
-            Ok(signer) => findings.broken(format!("{place}: signature"), walk.log.worker, signer),
-            Err(error) => findings.broken(format!("{place}: signature"), walk.log.worker, error),
+            Ok(signer) if signer == self.log.worker => {}
+            Ok(signer) if self.delegates.allows_head(signer, head.size()) => {}
+            Ok(signer) => findings.broken(format!("{place}: signature"), self.log.worker, signer),
+            Err(error) => findings.broken(format!("{place}: signature"), self.log.worker, error),
         }
-        if head.body.bytes32("run") != walk.genesis.body.bytes32("run")
-            || head.body.address("worker") != walk.log.worker
-            || head.body.unsigned("lane") != u64::from(walk.log.lane)
-        {
-            findings.broken(format!("{place}: log"), walk.place(), "the head of another log");
+        let of = (head.body.bytes32("run"), head.body.address("worker"), head.body.unsigned("lane"));
+        if of != (self.genesis.body.bytes32("run"), self.log.worker, self.log.lane.into()) {
+            findings.broken(format!("{place}: log"), self.place(), "the head of another log");
         }
-        if head.body.bytes32("previousHead") != previous {
+        let (previous, size) = std::mem::replace(&mut self.head, (digest, head.size()));
+        // Bundles may leave out heads, of which each names the one before.
+        if head.body.bytes32("previousHead") != previous && self.log.shown() as u64 == self.log.size() {
             findings.broken(format!("{place}: previousHead"), previous, head.body.bytes32("previousHead"));
         }
-        previous = digest;
         if head.size() <= size || head.body.unsigned("schema") != u64::from(SCHEMA_VERSION) {
-            findings.broken(
-                format!("{place}: order"),
-                format!("a head of schema 1 over more than {size}"),
-                head.size(),
-            );
+            let expected = format!("a head of schema 1 over more than {size}");
+            findings.broken(format!("{place}: order"), expected, head.size());
         }
-        size = head.size();
-        check_prefix(&place, walk, roots, head.size(), head.root(), findings);
-    }
-}
-
-fn check_prefix(
-    place: &str,
-    walk: &Walk<'_>,
-    roots: &[Digest],
-    size: u64,
-    root: Digest,
-    findings: &mut Findings,
-) -> bool {
-    let found = usize::try_from(size).ok().and_then(|size| roots.get(size));
-    match found {
-        Some(_) if size == 0 => findings.broken(format!("{place}: size"), "at least 1", 0),
-        Some(actual) if *actual == root => return true,
-        Some(actual) => {
-            findings.broken(format!("{place}: root over the first {size} receipts"), root, actual);
-        }
-        None => {
-            let found = format!("{} receipts", walk.log.receipts.len());
-            findings.broken(format!("{place}: receipts of the ledger"), format!("at least {size}"), found);
+        if head.size() != self.tree.size() {
+            let found = format!("{} receipts before it", self.tree.size());
+            findings.broken(format!("{place}: receipts of the ledger"), head.size(), found);
+        } else if head.root() != self.tree.root() {
+            let place = format!("{place}: root over the first {} receipts", head.size());
+            findings.broken(place, head.root(), self.tree.root());
         }
     }
-    false
 }
 
 /// A recorded head that this log does not contain is a truncation or a second history.
-fn check_anchors(walk: &Walk<'_>, roots: &[Digest], evidence: &Evidence<'_>, findings: &mut Findings) {
+fn check_anchors(walk: &Walk<'_>, evidence: &Evidence<'_>, findings: &mut Findings) {
     let own = |worker: Address, lane: u32| worker == walk.log.worker && lane == walk.log.lane;
     for anchor in evidence.anchors.iter().filter(|anchor| own(anchor.worker, anchor.lane)) {
         let run = walk.genesis.body.bytes32("run");
-        if anchor.run != run {
-            findings.broken(format!("{}: run", anchor.name), run, anchor.run);
-        } else if check_prefix(&anchor.name, walk, roots, anchor.size, anchor.root, findings) {
-            findings.anchored.push(anchor.clone());
+        let (name, size) = (&anchor.name, anchor.size);
+        match walk.roots.get(&size) {
+            _ if anchor.run != run => findings.broken(format!("{name}: run"), run, anchor.run),
+            _ if size == 0 => findings.broken(format!("{name}: size"), "at least 1", 0),
+            Some(root) if *root == anchor.root => findings.anchored.push(anchor.clone()),
+            Some(actual) => {
+                let place = format!("{name}: root over the first {size} receipts");
+                findings.broken(place, anchor.root, actual);
+            }
+            None if size > walk.log.size() => {
+                let found = format!("{} receipts", walk.log.size());
+                findings.broken(format!("{name}: receipts of the ledger"), format!("at least {size}"), found);
+            }
+            None => findings
+                .undecided
+                .push(format!("{name}: its {size} receipts end among withheld ones, and were not compared")),
         }
     }
 }

@@ -5,19 +5,27 @@
 //! against a [`Requirement`]. Nothing here reads a file or asks a chain: the caller brings what it
 //! gathered, and says which of it the verifier chose.
 
+mod contents;
+mod delegated;
 mod log;
 mod openings;
 mod policy;
+mod prepared;
 mod specification;
 mod verdict;
 
 use std::collections::BTreeMap;
 
+pub use contents::{
+    Confirmation, Confirmed, Contents, DEVELOPMENT_CHAIN, MAX_DOCUMENT, MAX_RECIPE, bundle_object_root, edge,
+    recipe_state, unconfirmed,
+};
+pub use delegated::Signed;
 pub use policy::{CADENCES, Cadences, Policies};
 pub use specification::{Specification, SpecificationError};
 pub use verdict::{
-    HeadOnChain, Integrity, Judgement, Requirement, SignerLine, Status, TimeLine, TransitionLine, Verdict,
-    headline, judge,
+    HeadOnChain, Integrity, Judgement, Requirement, Revocation, SignerLine, Status, TimeLine, TransitionLine,
+    Verdict, headline, judge,
 };
 
 use crate::commit::{Entry, State};
@@ -57,11 +65,11 @@ impl Edge {
 /// Everything that was gathered about one run.
 pub struct Evidence<'a> {
     /// Bytes of `spec.json`.
-    pub specification: Vec<u8>,
+    pub specification: &'a [u8],
     /// Files of the recipe, as a state; none when there is no recipe.
     pub recipe: Option<State>,
     /// The logs found.
-    pub logs: Vec<Log>,
+    pub logs: &'a [Log],
     /// Anchor records found, and what a chain said about them.
     pub anchors: Vec<Anchored>,
     /// The root over what is stored for a tensor, none when nothing is.
@@ -108,7 +116,7 @@ pub struct Findings {
     pub recipe: Digest,
     /// Receipts per log, with how many of them anchors cover.
     pub logs: Vec<LogFindings>,
-    /// Receipts of kinds this version does not know, or signed by delegation.
+    /// What could not be decided: receipts of unknown kinds, anchors amid withheld receipts.
     pub undecided: Vec<String>,
     /// Steps recorded, over all logs.
     pub steps: u64,
@@ -121,7 +129,7 @@ pub struct Findings {
     /// Resume receipts.
     pub resumed: u64,
     /// Opened fields and stored objects whose bytes are not there.
-    pub missing: BTreeMap<String, u64>,
+    pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.
     pub anchored: Vec<Anchored>,
     /// Sparsest cadence in force, per field.
@@ -135,10 +143,14 @@ pub struct LogFindings {
     pub worker: Address,
     /// Lane of the log.
     pub lane: u32,
-    /// Receipts found.
+    /// Receipts of the log, with those that are withheld.
     pub receipts: u64,
+    /// Receipts shown.
+    pub shown: u64,
     /// Whether the last receipt is a close.
     pub closed: bool,
+    /// Who signed the shown receipts, by key.
+    pub signed: Vec<Signed>,
 }
 
 impl Findings {
@@ -155,7 +167,7 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let mut findings = Findings::default();
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
-    for log in &evidence.logs {
+    for log in evidence.logs {
         findings.dropped_bytes += log.dropped_bytes;
         log::check(log, &genesis, &specification, evidence, &mut findings);
     }

@@ -1,12 +1,13 @@
 //! Opened fields against signed digests, and stored objects against opened roots.
 
+use super::prepared::Prepared;
 use super::specification::Specification;
 use super::{Evidence, Findings};
-use crate::commit::State;
-use crate::evidence::{FieldOpening, Log, Opened, OpeningError};
+use crate::commit::{Entry, State};
+use crate::evidence::{Opened, OpeningError, PartOpening};
 use crate::primitives::Digest;
 use crate::receipt::schema::{self, Field, Meaning};
-use crate::receipt::{Body, Receipt, Value};
+use crate::receipt::{Body, Value};
 
 /// Fields of a step and of a checkpoint that describe one state, stored with the checkpoint.
 pub(super) const STATE: [&str; 3] = ["parameters", "optimizer", "buffers"];
@@ -14,10 +15,9 @@ pub(super) const STATE: [&str; 3] = ["parameters", "optimizer", "buffers"];
 /// What a receipt opens, by the field's name.
 pub(super) type States = Vec<(&'static str, State)>;
 
-/// Checks what the journal opens of one receipt, and returns it.
+/// Checks what is opened of one receipt, and returns the states that are opened as a whole.
 pub(super) fn check_openings(
-    log: &Log,
-    receipt: &Receipt,
+    prepared: &Prepared,
     body: &Body,
     specification: &Specification,
     evidence: &Evidence<'_>,
@@ -25,45 +25,61 @@ pub(super) fn check_openings(
     findings: &mut Findings,
 ) -> States {
     let mut found = Vec::new();
-    let openings = log.openings(&receipt.digest);
     let own = body.fields().skip(schema::HEADER.len());
     for (index, (field, value)) in own.enumerate() {
         let (Meaning::Commitment, Value::Digest(digest)) = (field.meaning, value) else { continue };
-        let opening = openings.iter().find(|opening| usize::from(opening.index) == index);
-        match opening {
+        let place = format!("{place}: {}", field.name);
+        let is_public = specification.is_public(body.kind(), field.name);
+        let whole = prepared.opened.iter().find(|(at, _)| usize::from(*at) == index);
+        let mut parts = prepared.parts.iter().filter(|part| usize::from(part.index) == index).peekable();
+        match whole {
             None if digest == Digest::ZERO => {}
-            None => *findings.missing.entry("opening".into()).or_default() += 1,
-            Some(opening) => {
-                let place = format!("{place}: {}", field.name);
-                let is_public = specification.is_public(body.kind(), field.name);
-                let opened = check_field(log, opening, field, digest, is_public, &place, findings);
-                let Some(opened) = opened else { continue };
+            None if parts.peek().is_some() => *findings.missing.entry("sibling").or_default() += 1,
+            None => *findings.missing.entry("opening").or_default() += 1,
+            Some((_, opened)) => {
+                let Some(opened) = check_field(opened, field, is_public, &place, findings) else { continue };
                 if body.kind().number == schema::CHECKPOINT && STATE.contains(&field.name) {
-                    check_objects(&opened, evidence, &place, findings);
+                    check_objects(opened, evidence, &place, findings);
                 }
-                found.push((field.name, opened.state));
+                found.push((field.name, opened.state.clone()));
             }
         }
+        parts.for_each(|part| check_part(part, digest, is_public, evidence, &place, findings));
     }
-    if let Some(stray) = openings.iter().find(|opening| {
-        let field = body.kind().fields.get(usize::from(opening.index));
+    let indexes = prepared.opened.iter().map(|(index, _)| *index);
+    let mut indexes = indexes.chain(prepared.parts.iter().map(|part| part.index));
+    if let Some(stray) = indexes.find(|index| {
+        let field = body.kind().fields.get(usize::from(*index));
         field.is_none_or(|field| field.meaning != Meaning::Commitment)
     }) {
-        findings.broken(format!("{place}: opening"), "a commitment field", format!("field {}", stray.index));
+        findings.broken(format!("{place}: opening"), "a commitment field", format!("field {stray}"));
+    }
+    let order = |part: &PartOpening| {
+        let opening = &part.opening;
+        (part.index, opening.entry.as_ref().map(|e| e.index), opening.chunk.as_ref().map(|c| c.index))
+    };
+    if !prepared.parts.is_sorted_by(|one, next| order(one) < order(next)) {
+        findings.broken(format!("{place}: openings of tensors"), "each once, in order", "another order");
     }
     found
 }
 
-fn check_field(
-    log: &Log,
-    opening: &FieldOpening,
+fn check_blind([blind, entry]: [bool; 2], is_public: bool, place: &str, findings: &mut Findings) {
+    if [blind, entry] != [!is_public; 2] {
+        let expected = if is_public { "public, as the specification says" } else { "blinded" };
+        let actual = if blind || entry { "blinded in part or in whole" } else { "not blinded" };
+        findings.broken(format!("{place}: blind"), expected, actual);
+    }
+}
+
+fn check_field<'a>(
+    opened: &'a Result<Opened, OpeningError>,
     field: &Field,
-    digest: Digest,
     is_public: bool,
     place: &str,
     findings: &mut Findings,
-) -> Option<Opened> {
-    let opened = match log.open(opening, digest) {
+) -> Option<&'a Opened> {
+    let opened = match opened {
         Ok(opened) => opened,
         Err(OpeningError::Digest { expected, actual }) => {
             findings.broken(format!("{place} <- opening"), expected, actual);
@@ -74,17 +90,38 @@ fn check_field(
             return None;
         }
     };
-    let blind = &opening.blind;
-    let blinded = [blind.blind, blind.entry_key].map(|part| part != Digest::ZERO);
-    if blinded != [!is_public; 2] {
-        let expected = if is_public { "public, as the specification says" } else { "blinded" };
-        let actual = if blinded == [false; 2] { "not blinded" } else { "blinded in part or in whole" };
-        findings.broken(format!("{place}: blind"), expected, actual);
-    }
+    let blind = &opened.field.blind;
+    check_blind([blind.blind, blind.entry_key].map(|part| part != Digest::ZERO), is_public, place, findings);
     if opened.state.entries().is_empty() && ["gradients", "parameters"].contains(&field.name) {
         findings.broken(place.to_string(), "at least one tensor", "an empty state");
     }
     Some(opened)
+}
+
+/// One tensor, or one chunk of it, against the digest of its field.
+fn check_part(
+    part: &PartOpening,
+    digest: Digest,
+    is_public: bool,
+    evidence: &Evidence<'_>,
+    place: &str,
+    findings: &mut Findings,
+) {
+    let entry = match part.opening.verify(&digest, &part.blind) {
+        Ok(entry) => entry,
+        Err(error) => {
+            findings.broken(format!("{place} <- opening of a tensor"), digest, error);
+            return;
+        }
+    };
+    let Some((entry, opened)) = entry.zip(part.opening.entry.as_ref()) else {
+        findings.broken(format!("{place} <- opening of a tensor"), "a tensor of a state", "bytes");
+        return;
+    };
+    check_blind([part.blind != Digest::ZERO, opened.blind.is_some()], is_public, place, findings);
+    if entry.is_dense() {
+        check_object(&entry, evidence, place, findings);
+    }
 }
 
 /// Every tensor of a checkpoint whose bytes are stored must be the one that was signed.
@@ -94,12 +131,18 @@ fn check_objects(opened: &Opened, evidence: &Evidence<'_>, place: &str, findings
     }
     for entry in opened.state.entries().iter().filter(|entry| entry.has_root()) {
         // No object holds a tensor in blocks.
-        match entry.is_dense().then(|| (evidence.object_root)(entry)).flatten() {
-            None => *findings.missing.entry("object".into()).or_default() += 1,
-            Some(actual) if actual == entry.root() => {}
-            Some(actual) => {
-                findings.broken(format!("{place} {:?} <- object", entry.name), entry.root(), actual)
-            }
+        if !entry.is_dense() || !check_object(entry, evidence, place, findings) {
+            *findings.missing.entry("object").or_default() += 1;
         }
     }
+}
+
+/// What is stored for a tensor, if anything is, must be the tensor; returns whether something is.
+fn check_object(entry: &Entry, evidence: &Evidence<'_>, place: &str, findings: &mut Findings) -> bool {
+    match (evidence.object_root)(entry) {
+        None => return false,
+        Some(actual) if actual == entry.root() => {}
+        Some(actual) => findings.broken(format!("{place} {:?} <- object", entry.name), entry.root(), actual),
+    }
+    true
 }

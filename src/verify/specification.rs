@@ -87,10 +87,9 @@ pub(super) struct Genesis {
 
 /// Finds genesis and checks what it binds: the specification, the run id, the floor, the recipe.
 pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<(Specification, Genesis)> {
-    let first =
-        |number| evidence.logs.iter().filter_map(|log| log.receipts.first()).find(move |r| r.kind == number);
+    let mut firsts = evidence.logs.iter().filter_map(|log| Some(log.at(0).ok()??.receipt));
     let kind = Kind::from_number(schema::GENESIS).expect("genesis is implemented");
-    let Some(receipt) = first(schema::GENESIS) else {
+    let Some(receipt) = firsts.find(|receipt| receipt.kind == schema::GENESIS) else {
         findings.broken("run: genesis".into(), "a genesis receipt first in the owner's lane 0", "none");
         return None;
     };
@@ -108,7 +107,7 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<
     findings.run = body.bytes32("run");
     findings.recipe = body.bytes32("recipe");
     let pinned = body.bytes32("specification");
-    let actual = sha256(&[&evidence.specification]);
+    let actual = sha256(&[evidence.specification]);
     if pinned != actual {
         findings.broken("genesis -> spec.json".into(), pinned, actual);
     }
@@ -124,7 +123,7 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<
     if findings.recipe != recipe {
         findings.broken("genesis -> recipe/".into(), findings.recipe, recipe);
     }
-    let specification = match Specification::parse(&evidence.specification) {
+    let specification = match Specification::parse(evidence.specification) {
         Ok(specification) => specification,
         Err(error) => {
             findings.broken("spec.json".into(), "a specification", error);

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::policy::Cadences;
-use super::{Anchored, Edge, Findings};
+use super::{Anchored, Edge, Findings, LogFindings, Signed};
 use crate::primitives::{Address, Digest};
 
 /// What a verifier demands beyond integrity.
@@ -134,6 +134,25 @@ pub struct Judgement {
     pub undecided: Vec<String>,
     /// What the chain that the verifier chose knows of this run's ledgers.
     pub heads: Vec<HeadOnChain>,
+    /// Unix seconds of the verifier's own clock: what lies here existed then.
+    pub now: Option<u64>,
+    /// The block at which the chain was asked for revoked keys; none when it was not asked.
+    pub revocations_at: Option<u64>,
+    /// The keys that it knows as revoked.
+    pub revocations: Vec<Revocation>,
+}
+
+/// A key that its owner or its worker declared invalid on a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Revocation {
+    /// The worker for whom the key signed; the key itself for a worker's own.
+    pub worker: Address,
+    /// The key.
+    pub key: Address,
+    /// Number of the block that records it.
+    pub block: u64,
+    /// Unix seconds of that block.
+    pub time: u64,
 }
 
 /// The last head that a chain holds of one ledger.
@@ -162,6 +181,7 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     let signer = signer_line(findings, judgement);
     let transition = transition_line(findings, judgement);
     let mut missing = missing(findings, judgement, &signer, &time, &transition);
+    missing.extend(outdated(findings, judgement));
     missing.extend(judgement.undecided.iter().chain(&findings.undecided).cloned());
     let is_refuted = !integrity.intact
         || !judgement.mismatches.is_empty()
@@ -187,12 +207,18 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     }
 }
 
+/// How many receipts are shown, and how many there are.
+fn shown(findings: &Findings) -> (u64, u64) {
+    (findings.logs.iter().map(|log| log.shown).sum(), findings.logs.iter().map(|log| log.receipts).sum())
+}
+
 fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
     let covering = |log: &super::LogFindings| {
         let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane);
         own.filter(|anchor| anchor.confirmed && !anchor.development)
             .find(|anchor| anchor.size == log.receipts)
     };
+    let (shown, receipts) = shown(findings);
     let chains: Option<Vec<&Anchored>> = findings.logs.iter().map(covering).collect();
     let split_view = match chains.as_deref() {
         Some([first, ..]) if findings.broken.is_empty() => {
@@ -201,6 +227,7 @@ fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
         _ => "not excluded".into(),
     };
     let state = match findings.broken.as_slice() {
+        [] if shown < receipts => format!("intact for the {shown} of {receipts} receipts shown"),
         [] if findings.logs.iter().all(|log| log.closed) => "intact".to_string(),
         [] => "intact, the run not shown to its end".to_string(),
         [edge] => format!("broken at {}", edge.edge),
@@ -215,24 +242,93 @@ fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
 }
 
 fn signer_line(findings: &Findings, judgement: &Judgement) -> SignerLine {
-    let line = match (findings.owner, judgement.signer) {
+    let owner = match (findings.owner, judgement.signer) {
         (None, _) => "none: no owner signed a genesis receipt".to_string(),
-        (Some(owner), Some(expected)) if owner == expected => {
-            format!("expected {owner}; revocation not checked")
-        }
+        (Some(owner), Some(expected)) if owner == expected => format!("expected {owner}"),
         (Some(owner), Some(expected)) => format!("{owner} is not the expected {expected}"),
-        (Some(owner), None) => format!("unpinned {owner}; revocation not checked"),
+        (Some(owner), None) => format!("unpinned {owner}"),
     };
+    let mut parts = vec![owner];
+    if findings.owner.is_some() {
+        let mut revoked = in_force(findings, judgement).peekable();
+        parts.push(match (revoked.peek(), judgement.revocations_at) {
+            (Some((_, _, found)), _) => format!("{} revoked at block {}", found.key, found.block),
+            (None, Some(block)) => format!("not revoked at block {block}"),
+            (None, None) => "revocation not checked".into(),
+        });
+    }
+    let sessions = findings.logs.iter().flat_map(|log| {
+        log.signed.iter().filter(|signed| signed.key != log.worker).map(|signed| (signed.key, signed.count))
+    });
+    for (key, count) in sessions {
+        parts.push(format!("{count} receipts by its session key {key}"));
+    }
     let mut others: Vec<Address> = findings.logs.iter().map(|log| log.worker).collect();
     others.retain(|worker| Some(*worker) != findings.owner);
     others.sort();
     others.dedup();
-    let joined = match others.len() {
-        0 => String::new(),
-        count => format!("; {count} more workers, unpinned"),
-    };
+    if !others.is_empty() {
+        parts.push(format!("{} more workers, unpinned", others.len()));
+    }
     let pinned = findings.owner.is_some() && findings.owner == judgement.signer;
-    SignerLine { owner: findings.owner, pinned, line: line + &joined }
+    SignerLine { owner: findings.owner, pinned, line: parts.join("; ") }
+}
+
+/// Revocations of keys that signed something here.
+fn in_force<'a>(
+    findings: &'a Findings,
+    judgement: &'a Judgement,
+) -> impl Iterator<Item = (&'a LogFindings, &'a Signed, &'a Revocation)> {
+    findings.logs.iter().flat_map(move |log| {
+        log.signed.iter().flat_map(move |signed| {
+            let of_key = move |found: &&Revocation| (found.worker, found.key) == (log.worker, signed.key);
+            judgement.revocations.iter().filter(of_key).map(move |found| (log, signed, found))
+        })
+    })
+}
+
+/// Receipts of keys that were not allowed to sign any more at some time, and that are not shown to be
+/// older. Block time alone decides: the time in a receipt is its signer's own word.
+fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
+    // How many receipts existed at a time, by the anchors that count.
+    let covered = |log: &LogFindings, time: u64, counts: &dyn Fn(&Anchored) -> bool| -> u64 {
+        let own = findings.anchored.iter().filter(|a| (a.worker, a.lane) == (log.worker, log.lane));
+        own.filter(|a| a.confirmed && a.block_time <= time && counts(a)).map(|a| a.size).max().unwrap_or(0)
+    };
+    let mut found = Vec::new();
+    for log in &findings.logs {
+        for signed in &log.signed {
+            let Some(expires) = signed.expires.filter(|end| judgement.now.is_none_or(|now| now > *end))
+            else {
+                continue;
+            };
+            // A development chain's owner chooses its times.
+            let covered = covered(log, expires, &|anchor| !anchor.development);
+            if covered <= signed.last {
+                found.push(format!(
+                    "{} could sign until {}; confirmed anchors show {covered} receipts of its lane to be as old, \
+                     and the last one it signed is receipt {}",
+                    signed.key,
+                    utc(expires),
+                    signed.last
+                ));
+            }
+        }
+    }
+    for (log, signed, revocation) in in_force(findings, judgement) {
+        let covered = covered(log, revocation.time, &|_| true);
+        if covered <= signed.last {
+            found.push(format!(
+                "{} was revoked at block {} ({}); confirmed anchors show {covered} receipts of its lane to be as old, \
+                 and the last one it signed is receipt {}",
+                signed.key,
+                revocation.block,
+                utc(revocation.time),
+                signed.last
+            ));
+        }
+    }
+    found
 }
 
 fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
@@ -301,7 +397,7 @@ fn transition_line(findings: &Findings, judgement: &Judgement) -> TransitionLine
         (None, replayed) if replayed > 0 && recipe_pinned => {
             format!("replayed {replayed} of {steps} by you, bit-exact")
         }
-        _ if steps == 0 => "not checked: no step is recorded".to_string(),
+        _ if steps == 0 => "not checked: no step is shown".to_string(),
         _ => format!("structural ({})", weakest(findings.weakest.unwrap_or_default())),
     };
     let pinned = match judgement.recipe {
@@ -341,7 +437,14 @@ fn missing(
             missing.push(text);
         }
     };
-    want(findings.steps > 0, "no step is recorded: there is nothing to check yet".into());
+    want(findings.steps > 0, "no step is shown: there is nothing to check yet".into());
+    let (shown, receipts) = shown(findings);
+    want(
+        shown == receipts,
+        format!(
+            "{shown} of {receipts} receipts are shown, as whoever made the bundle chose: ask for the rest"
+        ),
+    );
     want(
         !require.signer || signer.pinned,
         "the signer is not pinned: pass signer=, learnt from its owner".into(),

@@ -45,6 +45,9 @@ interface IRunLedger {
     /// @notice `anchorer` (zero: nobody) may anchor the log beside its worker.
     event AnchorerSet(bytes32 indexed log, address indexed anchorer);
 
+    /// @notice `key` signs for `worker` no more; what an anchor shows to be older stays valid.
+    event Revoked(address indexed worker, address indexed key, address by);
+
     /// @notice A run needs an owner.
     error NoOwner();
     /// @notice These flags are promises which this version cannot enforce. Bit 0 asks for append-only logs.
@@ -59,6 +62,9 @@ interface IRunLedger {
     /// @notice Sizes grow strictly, from `previous` up to 2^40.
     error WrongSize(bytes32 log, uint64 previous, uint64 actual);
 
+    /// @notice Only a worker, or the key itself, may revoke a key of that worker.
+    error NotRevocable(address worker, address key, address caller);
+
     /// @notice Makes a run known. Repeating an equal registration changes nothing, so nobody can get in
     /// the owner's way: the run id commits to every argument.
     /// @return run keccak256(abi.encode(keccak256("counterfoil.run.v1"), owner, specification, flags, nonce))
@@ -68,6 +74,13 @@ interface IRunLedger {
 
     /// @notice Lets `anchorer` anchor the caller's log (run, lane); zero takes that back.
     function setAnchorer(bytes32 run, uint32 lane, address anchorer) external;
+
+    /// @notice Declares that `key` signs for `worker` no more; a worker's own key is revoked with both the
+    /// same. Called by one of them, for ever, and from this block on: a second call changes nothing.
+    function revoke(address worker, address key) external;
+
+    /// @notice The block and its time at which `key` of `worker` was revoked; zero if it was not.
+    function revocation(address worker, address key) external view returns (uint64 blockNumber, uint64 time);
 
     /// @notice Records a tree head. Repeating an equal anchor changes nothing.
     /// @return log The log's identifier.

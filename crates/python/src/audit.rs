@@ -1,22 +1,23 @@
 //! Reading a run folder, and its verdict, for Python.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use counterfoil::audit::{Confirmed, Record as CoreRecord, unconfirmed};
+use counterfoil::audit::{Record as CoreRecord, Selection};
 use counterfoil::commit::Content;
 use counterfoil::evidence::{self, Log};
 use counterfoil::ledger::LedgerError;
 use counterfoil::primitives::Address;
 use counterfoil::receipt::Value;
 use counterfoil::receipt::schema::HEADER;
-use counterfoil::verify::{Judgement, Specification, headline};
+use counterfoil::verify::{Confirmed, Judgement, Specification, headline, unconfirmed};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::commit::{Commitment, Entry, Opening};
 use crate::gateway::{enter, error, from_json};
-use crate::ledger::{Receipt, TreeHead};
+use crate::ledger::{Key, Receipt, TreeHead};
 
 /// A run folder, read once and not believed.
 #[pyclass(frozen, module = "counterfoil", name = "Record")]
@@ -42,17 +43,17 @@ impl Record {
         enter(py, || CoreRecord::load(&path)).map(Record)
     }
 
-    /// The folder.
+    /// The folder or bundle.
     #[getter]
     fn path(&self) -> PathBuf {
-        self.0.folder().path().to_path_buf()
+        self.0.path().to_path_buf()
     }
 
     /// The contents of `spec.json`.
     #[getter]
     fn spec<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // Checked first: JSON made to exhaust a parser's stack stops here.
-        let bytes = self.0.specification();
+        let bytes = &self.0.contents().specification;
         enter(py, || Specification::parse(bytes))?;
         from_json(py, &String::from_utf8_lossy(bytes))
     }
@@ -60,7 +61,7 @@ impl Record {
     /// The run's id, as genesis states it; none without genesis.
     #[getter]
     fn run(&self) -> Option<String> {
-        self.0.run().map(|run| run.to_string())
+        self.0.contents().run().map(|run| run.to_string())
     }
 
     /// Bytes of unfinished last frames, over all ledgers.
@@ -75,10 +76,17 @@ impl Record {
         self.0.logs().iter().map(|log| (log.worker.to_checksum(None), log.lane)).collect()
     }
 
+    /// Every worker with every key that may have signed for it.
+    #[getter]
+    fn keys(&self) -> Vec<(String, String)> {
+        let keys = self.0.contents().keys().into_iter();
+        keys.map(|(worker, key)| (worker.to_checksum(None), key.to_checksum(None))).collect()
+    }
+
     #[getter]
     fn recipe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let files = PyDict::new(py);
-        for (name, contents) in self.0.recipe() {
+        for (name, contents) in &self.0.contents().recipe {
             files.set_item(name, PyBytes::new(py, contents))?;
         }
         Ok(files)
@@ -98,23 +106,27 @@ impl Record {
 
     #[pyo3(signature = (worker = None, lane = 0))]
     fn receipts(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<Vec<Receipt>> {
-        Ok(self.log(py, worker, lane)?.receipts.iter().cloned().map(Receipt).collect())
+        let log = self.log(py, worker, lane)?;
+        enter(py, || log.receipts().map(|receipt| receipt.map(Receipt)).collect())
     }
 
     /// The last signed tree head of a ledger.
     #[pyo3(signature = (worker = None, lane = 0))]
     fn tree_head(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<Option<TreeHead>> {
-        Ok(self.log(py, worker, lane)?.heads.last().cloned().map(TreeHead))
+        Ok(self.log(py, worker, lane)?.heads().next_back().cloned().map(TreeHead))
     }
 
     /// The fields of a receipt that this folder opens.
     fn opened<'py>(&self, py: Python<'py>, receipt: &Receipt) -> PyResult<Bound<'py, PyDict>> {
         let body = receipt.body(py)?;
         let fields = PyDict::new(py);
-        let Some(log) = self.0.logs().iter().find(|log| log.receipts.contains(&receipt.0)) else {
+        let of = (body.address("worker"), body.unsigned("lane"));
+        let log = self.0.logs().iter().find(|log| (log.worker, u64::from(log.lane)) == of);
+        let shown = enter(py, || log.map_or(Ok(None), |log| log.at(body.unsigned("sequence"))))?;
+        let Some((log, shown)) = log.zip(shown.filter(|shown| shown.receipt == receipt.0)) else {
             return Ok(fields);
         };
-        for opening in log.openings(&receipt.0.digest) {
+        for opening in &shown.fields {
             let field = body.fields().nth(HEADER.len() + usize::from(opening.index));
             let Some((field, Value::Digest(digest))) = field else { continue };
             fields.set_item(field.name, Opened(enter(py, || log.open(opening, digest))?))?;
@@ -124,8 +136,21 @@ impl Record {
 
     /// The stored bytes of a tensor, checked against its root; none when they are missing.
     fn object<'py>(&self, py: Python<'py>, tensor: &Entry) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let bytes = enter(py, || self.0.folder().object(&tensor.0))?;
+        let bytes = enter(py, || self.0.object(&tensor.0))?;
         Ok(bytes.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    /// Writes a bundle: of these steps, with these tensors opened; by default everything.
+    fn export(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        key: &Key,
+        steps: Option<BTreeSet<u64>>,
+        tensors: Option<BTreeMap<String, Option<u64>>>,
+    ) -> PyResult<()> {
+        let (selection, signer) = (Selection { steps, tensors }, Arc::clone(&key.0));
+        enter(py, || self.0.export(&selection, &*signer, &path))
     }
 
     /// Draws the verdict. `judgement` and the answer are JSON; `confirmed` holds, for each anchor,
@@ -152,7 +177,7 @@ impl Record {
                     None => unconfirmed(record),
                 }
             };
-            let verdict = self.0.verify(&judgement, &answer)?;
+            let verdict = self.0.verify(&judgement, &answer);
             let text = serde_json::to_string(&verdict).expect("a verdict is plain data");
             Ok::<_, LedgerError>((headline(&verdict), text))
         })

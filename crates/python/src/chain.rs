@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use counterfoil::chain::{
-    ChainError, Client, DEVELOPMENT_CHAIN, HttpNode, Node, Payer, anchor_lane, head_of_lane,
-};
+use counterfoil::chain::{ChainError, Client, DEVELOPMENT_CHAIN, HttpNode, Node, Payer, anchor_lane};
 use counterfoil::ledger::RunFolder;
 use counterfoil::primitives::Address;
 use counterfoil_devchain::DevChain;
@@ -80,18 +78,43 @@ impl Chain {
         enter(py, || Ok::<_, ChainError>(chain.handle(request)))
     }
 
-    /// How many anchors a lane of the run in a folder has, and the size of the last one.
-    fn head(
+    /// How many anchors a lane of a run has, and the size of the last one.
+    fn head(&self, py: Python<'_>, run: &str, worker: &str, lane: u32) -> PyResult<Option<(u64, u64)>> {
+        let run =
+            run.parse().map_err(|_| error(py, "invalid-input", "this is no run id", [None, None, None]))?;
+        let (worker, client) = (address(py, worker)?, self.client.clone());
+        let head = wait(py, move || client.head(run, worker, lane))?;
+        Ok(head.map(|head| (head.count, head.size)))
+    }
+
+    /// Declares that a key signs for a worker no more; returns the block and its time.
+    fn revoke(
         &self,
         py: Python<'_>,
-        folder: PathBuf,
-        worker: Option<&str>,
-        lane: u32,
-    ) -> PyResult<Option<(u64, u64)>> {
-        let worker = worker.map(|text| address(py, text)).transpose()?;
+        worker: &str,
+        key: &str,
+        payer: &Key,
+        chosen: bool,
+    ) -> PyResult<(u64, u64)> {
+        let (worker, key) = (address(py, worker)?, address(py, key)?);
+        let (client, signer) = (self.client.clone(), Arc::clone(&payer.0));
+        let found = wait(py, move || {
+            let payer = if chosen { Payer::Chosen(&*signer) } else { Payer::Device(&*signer) };
+            client.revoke(worker, key, payer)
+        })?;
+        Ok((found.block, found.time))
+    }
+
+    /// The block and its time at which a key was revoked; none if it was not.
+    fn revocation(&self, py: Python<'_>, worker: &str, key: &str) -> PyResult<Option<(u64, u64)>> {
+        let (worker, key, client) = (address(py, worker)?, address(py, key)?, self.client.clone());
+        Ok(wait(py, move || client.revocation(worker, key))?.map(|found| (found.block, found.time)))
+    }
+
+    #[getter]
+    fn latest_block(&self, py: Python<'_>) -> PyResult<u64> {
         let client = self.client.clone();
-        let head = wait(py, move || head_of_lane(&client, &RunFolder::open(&folder)?, worker, lane))?;
-        Ok(head.map(|head| (head.count, head.size)))
+        wait(py, move || client.latest_block())
     }
 
     /// Anchors a lane of the run in a folder; returns the record's JSON.

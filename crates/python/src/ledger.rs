@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use counterfoil::evidence::{self, kind_name};
 use counterfoil::keys::{KeyFolder, create_key, generate_key, load_key};
-use counterfoil::ledger::{CloseReason, Field, Ledger as CoreLedger, LedgerError, RunSettings};
+use counterfoil::ledger::{CloseReason, Field, Ledger as CoreLedger, LedgerError, RunSettings, Session};
 use counterfoil::primitives::Digest;
 use counterfoil::receipt::schema::Kind;
 use counterfoil::receipt::{self, Body, LocalSigner, Signer, Value, recover, typed_data};
@@ -202,6 +202,13 @@ impl Ledger {
     }
 }
 
+/// A session's key and its end in Unix seconds, 0 for none.
+type SessionKey<'py> = (PyRef<'py, Key>, u64);
+
+fn session(given: Option<SessionKey<'_>>) -> Option<Session> {
+    given.map(|(key, expires)| Session { signer: Arc::clone(&key.0) as _, expires })
+}
+
 #[pymethods]
 impl Ledger {
     #[staticmethod]
@@ -211,23 +218,45 @@ impl Ledger {
         specification: Vec<u8>,
         recipe: BTreeMap<String, Vec<u8>>,
         key: &Key,
+        session_key: Option<SessionKey<'_>>,
     ) -> PyResult<Ledger> {
         let settings = RunSettings { specification, recipe };
-        let signer = Arc::clone(&key.0);
-        enter(py, || CoreLedger::create(&folder, &settings, signer, &KeyFolder::of_user()?)).map(Ledger::new)
-    }
-
-    #[staticmethod]
-    fn join(py: Python<'_>, folder: PathBuf, lane: u32, rank: u32, key: &Key) -> PyResult<Ledger> {
-        let signer = Arc::clone(&key.0);
-        enter(py, || CoreLedger::join_run(&folder, lane, rank, signer, &KeyFolder::of_user()?))
+        let (signer, session) = (Arc::clone(&key.0), session(session_key));
+        enter(py, || CoreLedger::create(&folder, &settings, signer, session, &KeyFolder::of_user()?))
             .map(Ledger::new)
     }
 
     #[staticmethod]
-    fn open(py: Python<'_>, folder: PathBuf, lane: u32, key: &Key) -> PyResult<Ledger> {
-        let signer = Arc::clone(&key.0);
-        enter(py, || CoreLedger::open(&folder, lane, signer, &KeyFolder::of_user()?)).map(Ledger::new)
+    fn join(
+        py: Python<'_>,
+        folder: PathBuf,
+        lane: u32,
+        rank: u32,
+        key: &Key,
+        session_key: Option<SessionKey<'_>>,
+    ) -> PyResult<Ledger> {
+        let (signer, session) = (Arc::clone(&key.0), session(session_key));
+        enter(py, || CoreLedger::join_run(&folder, lane, rank, signer, session, &KeyFolder::of_user()?))
+            .map(Ledger::new)
+    }
+
+    #[staticmethod]
+    fn open(
+        py: Python<'_>,
+        folder: PathBuf,
+        lane: u32,
+        key: &Key,
+        session_key: Option<SessionKey<'_>>,
+    ) -> PyResult<Ledger> {
+        let (signer, session) = (Arc::clone(&key.0), session(session_key));
+        enter(py, || CoreLedger::open(&folder, lane, signer, session, &KeyFolder::of_user()?))
+            .map(Ledger::new)
+    }
+
+    /// The worker whose lane this is.
+    #[getter]
+    fn worker(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.get(py)?.worker().to_checksum(None))
     }
 
     #[getter]

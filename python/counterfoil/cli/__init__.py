@@ -41,7 +41,7 @@ class Require(StrEnum):
     STRANGER = "stranger"
 
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a bundle.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Signer = Annotated[str | None, typer.Option(help="The owner you expect: 0x and 40 digits.")]
 Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have read and trust.")]
@@ -124,6 +124,25 @@ def inspect(run: RunFolder, json: Json = False) -> None:
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle, x.counterfoil by custom.")],
+    steps: Annotated[str | None, typer.Option(help="207:217 or 217; by default all.")] = None,
+    tensor: Annotated[
+        list[str] | None, typer.Option(help="Open only this, as parameters/0.weight, or one chunk: .../0.weight@3.")
+    ] = None,
+    sealed: Annotated[bool, typer.Option("--sealed", help="Open nothing.")] = False,
+) -> None:
+    """Write a bundle: one file that anybody can verify offline."""
+    wanted = None if steps is None else range(*_steps(steps))
+    named = [name.rpartition("@") if "@" in name else (name, "", "") for name in tensor or ()]
+    tensors = {name: int(chunk) if chunk else None for name, _, chunk in named}
+    with _working(f"Exporting {run}"):
+        counterfoil.export(run, output, steps=wanted, tensors=tensors if tensors or sealed else None)
+    typer.echo(f"{output}: {output.stat().st_size} bytes; type: counterfoil verify {output}")
+
+
+@app.command()
 def anchor(
     run: RunFolder,
     chain: ChainUrl = None,
@@ -182,6 +201,22 @@ def serve(
         threading.Event().wait()
 
 
+@chain_app.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="Address of the key that shall sign no more.")],
+    chain: ChainUrl = None,
+    contract: Annotated[str | None, typer.Option(help="The RunLedger's address.")] = None,
+    payer: Annotated[Path | None, typer.Option(help="File of the worker's key, or of the revoked one.")] = None,
+    worker: Annotated[str | None, typer.Option(help="For whom it signed; the payer by default.")] = None,
+    folder: ChainFolder = None,
+) -> None:
+    """Declare for ever that a key signs no more; what is anchored stays valid."""
+    ledger = counterfoil.Chain.dev(folder) if chain is None else counterfoil.Chain.connect(chain, contract)
+    signer = None if payer is None else counterfoil.Key.load(payer)
+    block, _ = ledger.revoke(key, signer, worker=worker)
+    typer.echo(f"{key} is revoked from block {block} of chain {ledger.chain_id} on")
+
+
 def main() -> None:
     """Runs the command line; every way out has its exit code."""
     as_json = "--json" in sys.argv
@@ -221,6 +256,14 @@ def _print_json(value: Any) -> None:
 def _pins(signer: str | None, recipe: str | None, require: Require, url: str | None) -> dict[str, Any]:
     chain = None if url is None else counterfoil.Chain.connect(url)
     return {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    try:
+        return int(first), int(last or first) + 1
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a step nor first:last") from None
 
 
 def _home() -> Path:

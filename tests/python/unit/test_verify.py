@@ -63,8 +63,14 @@ def receipts_only(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Pat
 
     def tamper(run: Path) -> None:
         def rearrange(payloads: list[bytes]) -> list[bytes]:
-            rest = [payload for payload in payloads if payload[:1] != b"R"]
-            return rest + change([payload for payload in payloads if payload[:1] == b"R"])
+            places = [at for at, payload in enumerate(payloads) if payload[:1] == b"R"]
+            changed = change([payloads[at] for at in places])
+            last = places[-1]
+            before = [
+                payload if payload[:1] != b"R" else None if not changed else changed.pop(0)
+                for payload in payloads[: last + 1]
+            ]
+            return [payload for payload in before if payload] + changed + payloads[last + 1 :]
 
         forgery.rewrite(run, rearrange)
 
