@@ -242,8 +242,12 @@ fn uuid(mut bytes: [u8; 16]) -> String {
 }
 
 fn unsupported(field: &'static str, expected: &'static str, actual: &str) -> KeystoreError {
-    // A stranger's file decides what stands here.
-    KeystoreError::Unsupported { field, expected, actual: actual.chars().take(32).collect() }
+    // A stranger's file decides what stands here, and a key that slipped in must not be shown.
+    let actual = match actual.len() {
+        0..=32 => actual.to_owned(),
+        length => format!("a text of {length} bytes"),
+    };
+    KeystoreError::Unsupported { field, expected, actual }
 }
 
 /// JSON in which no name stands twice; names in lower case, since some wallets write `Crypto`, and
