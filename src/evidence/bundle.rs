@@ -182,7 +182,7 @@ impl Manifest {
     /// What the signer reports.
     pub fn sign(&self, signer: &dyn Signer) -> Result<Vec<u8>, SignError> {
         let encoded = self.encode();
-        let signature = signer.sign(self.body(&encoded).digest())?;
+        let signature = signer.sign_message(&self.body(&encoded))?;
         Ok([TAG, &(encoded.len() as u32).to_be_bytes(), &encoded, &signature.0].concat())
     }
 }

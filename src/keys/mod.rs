@@ -1,14 +1,24 @@
 //! Key files: the device key that signs receipts, and the lanes' secrets.
 //!
 //! They lie in one folder of the user's (`$COUNTERFOIL_HOME`, else `~/.counterfoil`), readable by
-//! the user alone, and are never asked for: the first use makes them. Nothing here prints a key.
+//! the user alone, and are never asked for: the first use makes them. Nothing here prints a key or
+//! a password, or asks for one.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
+mod device;
+mod keystore;
+mod secret;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::primitives::{Digest, Report};
-use crate::receipt::{LaneSecret, LocalSigner, SignError};
+use k256::elliptic_curve::zeroize::Zeroizing;
+
+pub use device::{Restored, create_key, generate_key, load_key};
+pub use keystore::KeystoreError;
+
+use crate::primitives::{Address, Digest, Report};
+use crate::receipt::{LaneSecret, SignError};
+use secret::{SecretFile, write_digits};
 
 /// Why there is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +30,32 @@ pub enum KeyError {
     /// The file does not hold 64 hexadecimal digits that are a private key.
     #[error("{place} does not hold a private key (64 hexadecimal digits)")]
     Invalid { place: String },
+    /// The keystore does not open.
+    #[error("{path}: {reason}")]
+    Keystore { path: String, reason: KeystoreError },
+    /// A keystore, and no password for it.
+    #[error("{path} is protected; set COUNTERFOIL_PASSWORD to its password")]
+    Protected { path: String },
+    /// No password was given, or an empty one.
+    #[error("a password is needed: set COUNTERFOIL_PASSWORD (an empty one protects nothing)")]
+    NoPassword,
+    /// The files of the key folder would be changed while another key is used.
+    #[error("COUNTERFOIL_KEY is set and comes before the key folder; unset it first")]
+    KeyInEnvironment,
+    /// Two device keys, of which nobody can say which one is meant.
+    #[error(
+        "{folder} holds two device keys: device.key with {plain} and device.json with {keystore}; \
+         move the one that you do not use to another folder"
+    )]
+    TwoDeviceKeys { folder: String, plain: Address, keystore: String },
+    /// A key would replace another one.
+    #[error(
+        "{path} holds the key of {there}, which is not replaced by that of {restored}; move it elsewhere first"
+    )]
+    OtherDeviceKey { path: String, restored: Address, there: String },
+    /// The file is there, and a key is never written over another file.
+    #[error("{path} exists; name another file")]
+    Exists { path: String },
     /// The file can be read or written by others.
     #[error("{path} is open to other users (mode {mode:o}); type: chmod 600 {path}")]
     Exposed { path: String, mode: u32 },
@@ -51,13 +87,71 @@ impl Report for KeyError {
         }
     }
 
+    fn expected(&self) -> Option<String> {
+        match self {
+            KeyError::TwoDeviceKeys { plain, .. } => Some(plain.to_string()),
+            KeyError::OtherDeviceKey { restored, .. } => Some(restored.to_string()),
+            KeyError::Keystore { reason, .. } => match reason {
+                KeystoreError::Unsupported { expected, .. } | KeystoreError::Field { expected, .. } => {
+                    Some((*expected).into())
+                }
+                KeystoreError::TooCostly { expected, .. } => Some(expected.to_string()),
+                KeystoreError::Address { expected, .. } => Some(expected.to_string()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn actual(&self) -> Option<String> {
+        match self {
+            KeyError::TwoDeviceKeys { keystore: actual, .. }
+            | KeyError::OtherDeviceKey { there: actual, .. } => Some(actual.clone()),
+            KeyError::Keystore { reason, .. } => match reason {
+                KeystoreError::Unsupported { actual, .. } => Some(actual.clone()),
+                KeystoreError::TooCostly { actual, .. } => Some(actual.to_string()),
+                KeystoreError::Address { actual, .. } => Some(actual.to_string()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn place(&self) -> Option<String> {
         match self {
-            KeyError::NoHome => None,
-            KeyError::Invalid { place } => Some(place.clone()),
-            KeyError::Exposed { path, .. } | KeyError::Storage { path, .. } => Some(path.clone()),
+            KeyError::NoHome | KeyError::NoPassword => None,
+            KeyError::KeyInEnvironment => Some("COUNTERFOIL_KEY".into()),
+            KeyError::Invalid { place: path }
+            | KeyError::Exposed { path, .. }
+            | KeyError::Keystore { path, .. }
+            | KeyError::Protected { path }
+            | KeyError::TwoDeviceKeys { folder: path, .. }
+            | KeyError::OtherDeviceKey { path, .. }
+            | KeyError::Exists { path }
+            | KeyError::Storage { path, .. } => Some(path.clone()),
             KeyError::NoLaneSecret { lane, .. } | KeyError::InUse { lane } => Some(lane.to_string()),
         }
+    }
+}
+
+/// What a keystore is opened with. It has no `Debug`, `Display` or serialisation on purpose, and
+/// its bytes are erased when it goes.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// Takes a password as it is, without any normal form of its characters, as wallets do.
+    pub fn new(text: &str) -> Password {
+        Password(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    /// `$COUNTERFOIL_PASSWORD`, unless it is empty or not set.
+    pub fn from_environment() -> Option<Password> {
+        let text = std::env::var_os("COUNTERFOIL_PASSWORD").filter(|text| !text.is_empty())?;
+        Some(Password(Zeroizing::new(text.into_encoded_bytes())))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -94,38 +188,19 @@ impl KeyFolder {
         &self.path
     }
 
-    /// The device key: `$COUNTERFOIL_KEY` if set, else the file `device.key`, made on first use.
-    ///
-    /// # Errors
-    /// [`KeyError::Invalid`], [`KeyError::Exposed`], [`KeyError::Storage`].
-    pub fn device_key(&self) -> Result<LocalSigner, KeyError> {
-        if let Some(text) = std::env::var_os("COUNTERFOIL_KEY") {
-            let place = || KeyError::Invalid { place: "the environment variable COUNTERFOIL_KEY".into() };
-            return parse_key(&text.to_string_lossy()).ok_or_else(place);
-        }
-        let path = self.path.join("device.key");
-        if !path.exists() {
-            return match create_key(&path) {
-                // Another process made it in between.
-                Err(_) if path.exists() => load_key(&path),
-                made => made,
-            };
-        }
-        load_key(&path)
-    }
-
     /// The secret of a lane that begins here: a new one, or the one that a process made which ended
     /// before it had signed anything with it.
     ///
     /// # Errors
-    /// [`KeyError::Storage`], also when receipts of this lane have left the device before.
+    /// [`KeyError::Exists`] when receipts of this lane have left the device before,
+    /// [`KeyError::Storage`].
     pub fn new_lane_secret(&self, log: Digest) -> Result<LaneSecret, KeyError> {
         let path = self.path.join("lanes").join(log.to_string());
         if path.exists() && self.released(log)? == 0 {
             return self.lane_secret(log);
         }
         let secret = random()?;
-        write_secret(&path, &secret)?;
+        write_digits(&path, &secret)?;
         Ok(LaneSecret::new(secret))
     }
 
@@ -138,7 +213,7 @@ impl KeyFolder {
         if !path.exists() {
             return Err(KeyError::NoLaneSecret { lane: log, folder: self.path.display().to_string() });
         }
-        Ok(LaneSecret::new(read_secret(&path)?))
+        Ok(LaneSecret::new(*SecretFile::read(&path)?.digits()?))
     }
 }
 
@@ -189,44 +264,6 @@ impl KeyFolder {
     }
 }
 
-/// Makes a new key in a new file.
-///
-/// # Errors
-/// [`KeyError::Storage`], also when the file exists.
-pub fn create_key(path: &Path) -> Result<LocalSigner, KeyError> {
-    let signer = generate_key()?;
-    write_secret(path, &signer.to_bytes())?;
-    Ok(signer)
-}
-
-/// A new key that is not stored anywhere.
-///
-/// # Errors
-/// [`KeyError::Storage`] when the operating system gives no random bytes.
-pub fn generate_key() -> Result<LocalSigner, KeyError> {
-    loop {
-        // One in 2^128 draws is not below the group order.
-        if let Ok(signer) = LocalSigner::from_bytes(&random()?) {
-            return Ok(signer);
-        }
-    }
-}
-
-/// The key in a file of 64 hexadecimal digits.
-///
-/// # Errors
-/// [`KeyError::Invalid`], [`KeyError::Exposed`], [`KeyError::Storage`].
-pub fn load_key(path: &Path) -> Result<LocalSigner, KeyError> {
-    let invalid = |_| KeyError::Invalid { place: path.display().to_string() };
-    LocalSigner::from_bytes(&read_secret(path)?).map_err(invalid)
-}
-
-fn parse_key(text: &str) -> Option<LocalSigner> {
-    let digits = text.trim();
-    let bytes = alloy_primitives::hex::decode_to_array::<_, 32>(digits).ok()?;
-    LocalSigner::from_bytes(&bytes).ok()
-}
-
 /// 32 random bytes of the operating system.
 pub(crate) fn random() -> Result<[u8; 32], KeyError> {
     let mut bytes = [0; 32];
@@ -239,38 +276,4 @@ pub(crate) fn random() -> Result<[u8; 32], KeyError> {
 
 fn storage(path: &Path, error: &std::io::Error) -> KeyError {
     KeyError::Storage { path: path.display().to_string(), detail: error.to_string() }
-}
-
-/// Writes a new file that is whole as soon as it has its name; an existing one is not replaced.
-fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), KeyError> {
-    let failed = |error: std::io::Error| storage(path, &error);
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&partial).map_err(failed)?;
-    let text = alloy_primitives::hex::encode(secret) + "\n";
-    let linked = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::hard_link(&partial, path));
-    let _ = std::fs::remove_file(&partial);
-    linked.map_err(failed)
-}
-
-fn read_secret(path: &Path) -> Result<[u8; 32], KeyError> {
-    let file = std::fs::File::open(path).map_err(|error| storage(path, &error))?;
-    #[cfg(unix)]
-    {
-        let metadata = file.metadata().map_err(|error| storage(path, &error))?;
-        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.display().to_string(), mode });
-        }
-    }
-    let mut text = String::new();
-    file.take(256).read_to_string(&mut text).map_err(|error| storage(path, &error))?;
-    let invalid = |_| KeyError::Invalid { place: path.display().to_string() };
-    alloy_primitives::hex::decode_to_array(text.trim()).map_err(invalid)
 }

@@ -180,7 +180,7 @@ impl Ledger {
                 ("expires", session.expires.into()),
             ],
         )?;
-        let signature = self.signer.sign(body.digest())?;
+        let signature = self.signer.sign_message(&body)?;
         self.delegation = body.digest();
         self.journal.append(&Frame::Delegation(Delegation { body, signature }).encode())?;
         self.signer = session.signer;
@@ -345,7 +345,7 @@ impl Ledger {
         let body = Body::new(kind, &all)?;
         progress.check(&body, &self.specification)?;
         let digest = body.digest();
-        let signature = self.signer.sign(digest)?;
+        let signature = self.signer.sign_message(&body)?;
         let receipt = Receipt { kind: kind.number, digest, signature, body: body.encode() };
         for (frame, layout) in layouts {
             if !progress.layouts.contains(&layout) {
@@ -453,7 +453,7 @@ impl Ledger {
                 ("time", now().into()),
             ],
         )?;
-        let head = TreeHead { signature: self.signer.sign(body.digest())?, body };
+        let head = TreeHead { signature: self.signer.sign_message(&body)?, body };
         self.journal.append(&Frame::Head(head.clone()).encode())?;
         progress.head = Some(head.clone());
         Ok(head)

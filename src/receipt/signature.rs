@@ -1,7 +1,10 @@
 //! secp256k1 signatures as Ethereum writes them, in the one encoding that is accepted here.
 
 use k256::ecdsa::{RecoveryId, SigningKey, VerifyingKey};
+#[cfg(feature = "io")]
+use k256::elliptic_curve::zeroize::Zeroizing;
 
+use super::body::Body;
 use crate::primitives::{Address, Digest, Report, keccak256};
 
 /// `r || s || v`: v is 27 or 28 and s lies in the lower half of the group order.
@@ -27,6 +30,9 @@ pub enum SignatureError {
     /// s lies in the upper half, so that a second valid encoding of the signature exists.
     #[error("s lies in the upper half of the group order (malleable)")]
     HighS,
+    /// Neither `r || s` nor `r || s || v`.
+    #[error("a signature has 64 or 65 bytes, found {actual}")]
+    Length { actual: usize },
     /// No public key gives this signature.
     #[error("no public key belongs to this signature")]
     NoKey,
@@ -45,11 +51,28 @@ pub enum SignError {
         /// What the signer said.
         detail: String,
     },
+    /// The signature is that of another key, or over something else.
+    #[error("the signer did not sign: its signature is that of {actual}, expected {expected}")]
+    OtherSigner { expected: Address, actual: Address },
 }
 
 impl Report for SignError {
     fn code(&self) -> &'static str {
         "key"
+    }
+
+    fn expected(&self) -> Option<String> {
+        match self {
+            SignError::OtherSigner { expected, .. } => Some(expected.to_string()),
+            _ => None,
+        }
+    }
+
+    fn actual(&self) -> Option<String> {
+        match self {
+            SignError::OtherSigner { actual, .. } => Some(actual.to_string()),
+            _ => None,
+        }
     }
 }
 
@@ -62,6 +85,51 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// [`SignError::Refused`] when the key is not available.
     fn sign(&self, digest: Digest) -> Result<Signature, SignError>;
+    /// Signs a receipt or a tree head. A signer that shows its user what is signed sees it here.
+    ///
+    /// # Errors
+    /// [`SignError::Refused`] when the key is not available.
+    fn sign_message(&self, body: &Body) -> Result<Signature, SignError> {
+        self.sign(body.digest())
+    }
+}
+
+impl Signature {
+    /// The canonical form of what a signer elsewhere answered, `r || s` or `r || s || v` with v as
+    /// 0, 1, 27 or 28, if it is the signature of `signer` over `digest`.
+    ///
+    /// # Errors
+    /// [`SignError::Refused`] when the bytes are no signature, [`SignError::OtherSigner`] when they
+    /// are one of somebody else or over other bytes.
+    pub fn accept(answer: &[u8], digest: Digest, signer: Address) -> Result<Signature, SignError> {
+        let refused = |error: SignatureError| SignError::Refused { detail: error.to_string() };
+        let (scalars, odd) = match answer {
+            [scalars @ .., v] if answer.len() == 65 => match v {
+                0 | 27 => (scalars, Some(0)),
+                1 | 28 => (scalars, Some(1)),
+                actual => return Err(refused(SignatureError::RecoveryByte { actual: *actual })),
+            },
+            scalars if answer.len() == 64 => (scalars, None),
+            _ => return Err(refused(SignatureError::Length { actual: answer.len() })),
+        };
+        let given =
+            k256::ecdsa::Signature::from_slice(scalars).map_err(|_| refused(SignatureError::Scalar))?;
+        let lower = given.normalize_s();
+        // With the other s belongs the other point.
+        let flipped = u8::from(lower != given);
+        let mut refusal = refused(SignatureError::NoKey);
+        for odd in odd.map_or(0..2, |odd| odd..odd + 1) {
+            let mut bytes = [0; 65];
+            bytes[..64].copy_from_slice(&lower.to_bytes());
+            bytes[64] = 27 + (odd ^ flipped);
+            match recover(digest, &Signature(bytes)) {
+                Ok(actual) if actual == signer => return Ok(Signature(bytes)),
+                Ok(actual) => refusal = SignError::OtherSigner { expected: signer, actual },
+                Err(_) => {}
+            }
+        }
+        Err(refusal)
+    }
 }
 
 /// A private key in this process. It has no `Debug`, `Display` or serialisation on purpose.
@@ -84,8 +152,8 @@ impl LocalSigner {
 
     #[cfg(feature = "io")]
     /// The private key's bytes, for the key file alone.
-    pub(crate) fn to_bytes(&self) -> [u8; 32] {
-        self.key.to_bytes().into()
+    pub(crate) fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.key.to_bytes().into())
     }
 }
 

@@ -17,7 +17,8 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::commit::{Commitment, Entry, Opening};
 use crate::gateway::{enter, error, from_json};
-use crate::ledger::{Key, Receipt, TreeHead};
+use crate::keys::Key;
+use crate::ledger::{Receipt, TreeHead};
 
 /// A run folder, read once and not believed.
 #[pyclass(frozen, module = "counterfoil", name = "Record")]

@@ -12,7 +12,7 @@ use counterfoil_devchain::DevChain;
 use pyo3::prelude::*;
 
 use crate::gateway::{enter, error, raise};
-use crate::ledger::Key;
+use crate::keys::Key;
 
 /// How often a waiting call looks whether the user interrupted it.
 const PATIENCE: Duration = Duration::from_millis(50);

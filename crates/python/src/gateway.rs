@@ -8,14 +8,17 @@ use counterfoil::commit::Watch;
 use counterfoil::primitives::Report;
 use pyo3::prelude::*;
 
+use crate::keys;
+
 /// Runs core code without the interpreter's lock.
 pub(crate) fn enter<T: Send, E: Report + Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> PyResult<T> {
+    keys::forget_raised();
     match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(raise(py, &error)),
+        Ok(Err(error)) => Err(keys::with_raised(py, raise(py, &error))),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

@@ -1,69 +1,22 @@
-//! Keys, the writer of a lane, receipts and tree heads for Python.
+//! The writer of a lane, receipts and tree heads for Python.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use counterfoil::evidence::{self, kind_name};
-use counterfoil::keys::{KeyFolder, create_key, generate_key, load_key};
+use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::{CloseReason, Field, Ledger as CoreLedger, LedgerError, RunSettings, Session};
 use counterfoil::primitives::Digest;
 use counterfoil::receipt::schema::Kind;
-use counterfoil::receipt::{self, Body, LocalSigner, Signer, Value, recover, typed_data};
+use counterfoil::receipt::{self, Body, Value, recover, typed_data};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
 
 use crate::commit::Commitment;
 use crate::gateway::{digest, enter, error, from_json, raise};
-
-/// A private key that signs receipts. It cannot be printed or pickled.
-#[pyclass(frozen, module = "counterfoil", name = "Key")]
-pub(crate) struct Key(pub(crate) Arc<LocalSigner>);
-
-#[pymethods]
-impl Key {
-    #[staticmethod]
-    fn device(py: Python<'_>) -> PyResult<Key> {
-        enter(py, || KeyFolder::of_user()?.device_key()).map(|signer| Key(Arc::new(signer)))
-    }
-
-    #[staticmethod]
-    #[pyo3(signature = (path = None))]
-    fn generate(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Key> {
-        enter(py, || path.map_or_else(generate_key, |path| create_key(&path)))
-            .map(|signer| Key(Arc::new(signer)))
-    }
-
-    #[staticmethod]
-    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Key> {
-        enter(py, || load_key(&path)).map(|signer| Key(Arc::new(signer)))
-    }
-
-    #[getter]
-    fn address(&self) -> String {
-        self.0.address().to_checksum(None)
-    }
-
-    fn __repr__(&self) -> String {
-        format!("Key({})", self.address())
-    }
-
-    fn __reduce__(&self, py: Python<'_>) -> PyResult<()> {
-        Err(error(
-            py,
-            "key",
-            "a key cannot be pickled or copied; load it from its file where it is needed",
-            [None, None, None],
-        ))
-    }
-}
-
-/// The folder in which this user's keys lie.
-#[pyfunction]
-fn key_folder(py: Python<'_>) -> PyResult<PathBuf> {
-    enter(py, || KeyFolder::of_user().map(|folder| folder.path().to_path_buf()))
-}
+use crate::keys::Key;
 
 /// A receipt as it stands in a ledger.
 #[pyclass(frozen, module = "counterfoil", name = "Receipt")]
@@ -206,7 +159,7 @@ impl Ledger {
 type SessionKey<'py> = (PyRef<'py, Key>, u64);
 
 fn session(given: Option<SessionKey<'_>>) -> Option<Session> {
-    given.map(|(key, expires)| Session { signer: Arc::clone(&key.0) as _, expires })
+    given.map(|(key, expires)| Session { signer: Arc::clone(&key.0), expires })
 }
 
 #[pymethods]
@@ -349,9 +302,7 @@ impl Ledger {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Key>()?;
     module.add_class::<Ledger>()?;
     module.add_class::<Receipt>()?;
-    module.add_class::<TreeHead>()?;
-    module.add_function(wrap_pyfunction!(key_folder, module)?)
+    module.add_class::<TreeHead>()
 }

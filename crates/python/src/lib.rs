@@ -6,6 +6,7 @@ mod chain;
 mod commit;
 mod cuda;
 mod gateway;
+mod keys;
 mod ledger;
 mod merkle;
 mod shard;
@@ -21,6 +22,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     merkle::register(module)?;
     shard::register(module)?;
     storage::register(module)?;
+    keys::register(module)?;
     ledger::register(module)?;
     audit::register(module)?;
     chain::register(module)

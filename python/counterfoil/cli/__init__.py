@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 import counterfoil
+from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, Refuted
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 chain_app = typer.Typer(help="A development chain on this machine.", no_args_is_help=True)
 app.add_typer(chain_app, name="chain")
+app.add_typer(key_app, name="key")
 
 
 class Require(StrEnum):
@@ -159,16 +161,6 @@ def anchor(
             ledger = counterfoil.Chain.connect(chain, contract)
         record = ledger.anchor(run, None if key is None else counterfoil.Key.load(key))
     typer.echo(record.to_json() if json else str(record))
-
-
-@app.command()
-def key(json: Json = False) -> None:
-    """Show this device's address; makes its key on first use, and never prints it."""
-    device = counterfoil.Key.device()
-    if json:
-        _print_json({"address": device.address, "folder": str(_home())})
-    else:
-        typer.echo(f"{device.address}\nThe key lies in {_home()} and signs receipts only.")
 
 
 @app.command()

@@ -47,9 +47,12 @@ def _installation() -> Iterator[Finding]:
 
 
 def _keys(home: Path) -> Iterator[Finding]:
-    key = home / "device.key"
+    key, keystore = home / "device.key", home / "device.json"
     if "COUNTERFOIL_KEY" in os.environ:
         yield Finding("device key", True, "taken from COUNTERFOIL_KEY")
+    elif keystore.exists():
+        clear = f"; {key} still holds it in the clear, type: counterfoil key protect" if key.exists() else ""
+        yield Finding("device key", not clear, f"{keystore}, protected by a password{clear}")
     elif not key.exists():
         yield Finding("device key", True, f"none yet; the first run makes {key}")
     for path in [key, *sorted((home / "lanes").glob("*"))]:
