@@ -318,6 +318,7 @@ impl<H: TreeHash> CompactRange<H> {
         CompactRange::over([(0, hashes.len())].into_iter(), hashes).remove(0)
     }
 
+    #[cfg(feature = "io")]
     /// The subtrees from left to right, each with its height.
     pub(crate) fn subtrees(&self) -> &[(u32, Digest)] {
         &self.subtrees
