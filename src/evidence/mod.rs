@@ -5,6 +5,7 @@
 
 mod anchor;
 pub mod bundle;
+mod contradiction;
 mod frame;
 
 mod log;
@@ -12,6 +13,7 @@ mod opened;
 
 pub use anchor::AnchorRecord;
 pub use bundle::{Bundle, BundleError};
+pub use contradiction::{Contradiction, ContradictionKind, NoContradiction};
 pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame, PartOpening};
 pub use log::{Log, Mark, Shown, Source};
 pub use opened::{Opened, OpeningError};
