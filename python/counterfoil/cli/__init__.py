@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 import counterfoil
+from counterfoil.cli import checkpoint
 from counterfoil.errors import CounterfoilError, Refuted
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 chain_app = typer.Typer(help="A development chain on this machine.", no_args_is_help=True)
 app.add_typer(chain_app, name="chain")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 class Require(StrEnum):
