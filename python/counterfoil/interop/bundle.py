@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 _GIT = (".git", ".gitattributes", ".github", ".gitignore")
+_MAX_DEPTH = 32
+# A string that does not end runs to the end of the text, so that no place is looked at twice.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[][{}]', re.DOTALL)
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "secp256r1": hashes.SHA256,
     "secp384r1": hashes.SHA384,
@@ -163,9 +167,20 @@ def parse(text: bytes, where: str) -> Any:
         raise ValueError(f"{text} is no number")
 
     try:
-        return json.loads(text, object_pairs_hook=distinct, parse_constant=number)
-    except (ValueError, RecursionError) as refused:
+        decoded = text.decode()
+        _check_depth(decoded)
+        return json.loads(decoded, object_pairs_hook=distinct, parse_constant=number)
+    except ValueError as refused:
         raise InvalidInput(f"{where} is no JSON that is accepted: {refused}", where=where) from None
+
+
+def _check_depth(text: str) -> None:
+    """Refuses nesting before the parser recurses: a raised recursion limit would let it crash."""
+    depth = 0
+    for token in _BRACKETS.finditer(text):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 
 
 def _payload(path: Path, key: ec.EllipticCurvePublicKey) -> Any:

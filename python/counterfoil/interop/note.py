@@ -161,7 +161,8 @@ def _parsed(verifier_key: str) -> tuple[str, bytes, Ed25519PublicKey]:
     except ValueError as refused:
         raise InvalidInput(f"this is no Ed25519 verifier key: {refused}", where="verifier_key") from None
     expected = _key_id(name, key).hex()
-    if not _is_name(name) or data[:1] != _ED25519 or key_id != expected:
+    canonical = _base64(data) == encoded and data[:1] == _ED25519
+    if not canonical or not _is_name(name) or key_id != expected:
         raise InvalidInput(
             "the verifier key's id is not that of its name and key",
             expected=expected,
