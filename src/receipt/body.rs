@@ -20,6 +20,9 @@ pub enum ReceiptError {
     /// A value of another type was given for a field, or for a field that does not exist.
     #[error("a {kind} receipt has no field {field} that takes this value")]
     Field { kind: &'static str, field: String },
+    /// A document is no typed data of a receipt or another statement of Counterfoil's.
+    #[error("this is no typed data of Counterfoil's: {detail}")]
+    Document { detail: String },
     /// A notice does not say what its type says.
     #[error("the notice of a {kind} is not the one of its type")]
     Notice { kind: &'static str },
@@ -35,6 +38,7 @@ impl Report for ReceiptError {
             ReceiptError::Length { kind, .. } | ReceiptError::Notice { kind } => Some((*kind).into()),
             ReceiptError::Range { kind, field, .. } => Some(format!("{kind}.{field}")),
             ReceiptError::Field { kind, field } => Some(format!("{kind}.{field}")),
+            ReceiptError::Document { .. } => None,
         }
     }
 }
@@ -236,4 +240,31 @@ pub fn typed_data(body: &Body) -> Json {
         "domain": { "name": "Counterfoil", "version": "1", "salt": keccak256("counterfoil.receipts.v1").to_string() },
         "message": message.collect::<serde_json::Map<_, _>>(),
     })
+}
+
+/// The body of a typed-data document that [`typed_data`] would write just so.
+///
+/// # Errors
+/// [`ReceiptError::Document`] for any other document.
+pub fn from_typed_data(document: &Json) -> Result<Body, ReceiptError> {
+    let refused = |detail: &str| ReceiptError::Document { detail: detail.into() };
+    let name = document["primaryType"].as_str().ok_or_else(|| refused("it has no primaryType"))?;
+    let kind = Kind::from_type_name(name).ok_or_else(|| refused("its primaryType is none of Counterfoil's"))?;
+    let mut values = Vec::new();
+    for field in kind.all_fields() {
+        let missing = || refused(&format!("its {} is missing, or no {}", field.name, field.word.solidity()));
+        let text = document["message"][field.name].as_str().ok_or_else(missing)?;
+        let parsed = match field.word {
+            WordType::Notice(_) => continue,
+            WordType::Unsigned(_) => text.parse().ok().map(Value::Unsigned),
+            WordType::Address => text.parse().ok().map(Value::Address),
+            WordType::Bytes32 => text.parse().ok().map(Value::Digest),
+        };
+        values.push((field.name, parsed.ok_or_else(missing)?));
+    }
+    let body = Body::new(kind, &values)?;
+    match typed_data(&body) == *document {
+        true => Ok(body),
+        false => Err(refused("it is not written in the one way")),
+    }
 }

@@ -9,7 +9,7 @@ pub mod schema;
 mod signature;
 
 pub use blind::{Blind, LaneSecret};
-pub use body::{Body, ReceiptError, Value, domain_separator, typed_data};
+pub use body::{Body, ReceiptError, Value, domain_separator, from_typed_data, typed_data};
 pub use signature::{LocalSigner, SignError, Signature, SignatureError, Signer, recover};
 
 use crate::primitives::{Address, Digest, keccak256};

@@ -294,6 +294,12 @@ impl Kind {
         KINDS.iter().find(|kind| kind.name == name && !kind.fields.is_empty())
     }
 
+    /// The implemented kind, or other statement, with this EIP-712 type name.
+    pub fn from_type_name(name: &str) -> Option<&'static Kind> {
+        let all = KINDS.iter().chain(STATEMENTS);
+        all.filter(|kind| !kind.fields.is_empty()).find(|kind| kind.type_name == name)
+    }
+
     /// All fields of the type: of a receipt the header, and the kind's own.
     pub fn all_fields(&self) -> impl Iterator<Item = &'static Field> + use<> {
         let is_statement = STATEMENTS.iter().any(|statement| statement.type_name == self.type_name);

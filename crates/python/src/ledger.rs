@@ -9,7 +9,7 @@ use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::{CloseReason, Field, Ledger as CoreLedger, LedgerError, RunSettings, Session};
 use counterfoil::primitives::Digest;
 use counterfoil::receipt::schema::Kind;
-use counterfoil::receipt::{self, Body, Value, recover, typed_data};
+use counterfoil::receipt::{self, Body, Value, from_typed_data, recover, typed_data};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
@@ -93,6 +93,22 @@ fn signer_of(py: Python<'_>, digest: Digest, signature: &receipt::Signature) -> 
             Err(error(py, "proof", &format!("the signature is refused: {refused}"), [None, None, None]))
         }
     }
+}
+
+/// The digest, the signer and the log's id of a typed-data document (JSON) that a worker signed.
+#[pyfunction]
+fn check_typed_data(py: Python<'_>, document: &str, signature: &[u8]) -> PyResult<(Vec<u8>, String, Vec<u8>)> {
+    let refused = |detail: String| error(py, "proof", &detail, [None, None, None]);
+    let document = serde_json::from_str(document).map_err(|failed| refused(format!("no JSON: {failed}")))?;
+    let body = from_typed_data(&document).map_err(|failed| refused(failed.to_string()))?;
+    if !["worker", "lane"].iter().all(|name| body.fields().any(|(field, _)| field.name == *name)) {
+        return Err(refused(format!("a {} is no statement of a worker about its log", body.kind().name)));
+    }
+    let signature = signature.try_into().map_err(|_| refused("a signature has 65 bytes".into()))?;
+    let signer = signer_of(py, body.digest(), &receipt::Signature(signature))?;
+    let lane = u32::try_from(body.unsigned("lane")).expect("a lane has 32 bits");
+    let log = receipt::log_id(body.bytes32("run"), body.address("worker"), lane);
+    Ok((body.digest().to_vec(), signer, log.to_vec()))
 }
 
 /// The signed size and root of a ledger.
@@ -304,5 +320,6 @@ impl Ledger {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Ledger>()?;
     module.add_class::<Receipt>()?;
+    module.add_function(wrap_pyfunction!(check_typed_data, module)?)?;
     module.add_class::<TreeHead>()
 }

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 import counterfoil
+from counterfoil.cli import checkpoint
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, Refuted
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 chain_app = typer.Typer(help="A development chain on this machine.", no_args_is_help=True)
 app.add_typer(chain_app, name="chain")
 app.add_typer(key_app, name="key")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 class Require(StrEnum):

@@ -55,6 +55,7 @@ def test_the_import_rules_hold_in_a_copy(planted: Path) -> None:
         ("run.py", "import torch.nn", "counterfoil.run -> torch"),
         ("commit.py", "from counterfoil.verify import verify", "counterfoil.commit"),
         ("cli/__init__.py", "import torch", "counterfoil.cli -> torch"),
+        ("cli/checkpoint.py", "import cryptography", "counterfoil.cli.checkpoint -> cryptography"),
         ("helpers.py", "", "counterfoil.helpers"),
     ],
 )
