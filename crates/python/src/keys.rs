@@ -64,7 +64,8 @@ impl Key {
         let refused = |message: String| error(py, "invalid-input", &message, [None, None, None]);
         let address = address
             .parse()
-            .map_err(|_| refused(format!("{address:?} is no address (0x and 40 hexadecimal digits)")))?;
+            // Not quoted: whoever mixes the two up gives a private key.
+            .map_err(|_| refused("the address must be 0x and 40 hexadecimal digits".into()))?;
         if !sign.is_callable() {
             return Err(refused(format!("sign must be callable, found {}", sign.get_type().name()?)));
         }
