@@ -59,8 +59,8 @@ def frame_bytes(journal: Path) -> dict[bytes, int]:
     """Bytes of the last frame of each kind, its head included."""
     data, at, sizes = journal.read_bytes(), 0, {}
     while at < len(data):
-        size = 12 + int.from_bytes(data[at : at + 4])
-        sizes[data[at + 12 : at + 13]] = size
+        size = 16 + int.from_bytes(data[at : at + 4])
+        sizes[data[at + 16 : at + 17]] = size
         at += size
     return sizes
 

@@ -3,19 +3,21 @@
 //! A frame is durable when the file was synchronised after it was written. Waiting for the disk at
 //! every frame would cost a training step its time, so appends return at once and a background
 //! thread synchronises at the latest one second or 256 frames later (group commit); [`Journal::flush`]
-//! waits for it. After a failed write nothing more is written: the disk's contents are unknown then.
+//! waits for it. After a failed write nothing more is written: the disk's contents are unknown then,
+//! and the next writer writes the last group a second time, because a system that failed to
+//! synchronise pages may show them as written without having done so.
 
 mod frames;
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::primitives::Report;
-use frames::{encode_frame, header, parse};
+use frames::{FRAME_HEADER, Parsed, encode_frame, header, parse};
 
 /// Longest wait before an appended frame is made durable.
 pub const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -112,7 +114,7 @@ impl Report for JournalError {
 pub struct Recovered {
     /// Payloads of all whole frames after the header, in order.
     pub frames: Vec<Vec<u8>>,
-    /// Bytes of an unfinished last frame.
+    /// Bytes of an unfinished last write.
     pub dropped_bytes: u64,
 }
 
@@ -136,6 +138,7 @@ struct Shared {
 struct State {
     buffer: Vec<u8>,
     size: u64,
+    torn: bool,
     appended: u64,
     durable: u64,
     flush_wanted: bool,
@@ -154,43 +157,33 @@ impl Journal {
             std::io::ErrorKind::AlreadyExists => JournalError::Exists { path: path.to_path_buf() },
             _ => JournalError::of_file(path, &error),
         };
-        let file = OpenOptions::new().read(true).append(true).create_new(true).open(path).map_err(failed)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
         lock(&file, path)?;
-        (&file).write_all(&encode_frame(&header(purpose))).map_err(failed)?;
+        let head = encode_frame(&header(purpose), 0);
+        (&file).write_all(&head).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         sync_folder_of(path)?;
-        Journal::start(path, file)
+        Ok(Journal::start(path, file, head.len() as u64, false))
     }
 
-    /// Opens a journal for writing after dropping an unfinished last frame.
+    /// Opens a journal for writing. What is recovered is durable on return; an unfinished last write
+    /// is cut off before the first frame is written, so that a caller who finds that too little is
+    /// left can leave the file as it is.
     ///
     /// # Errors
     /// [`JournalError::Locked`] when another writer lives, [`JournalError::Corrupt`] when the damage
     /// is not a torn tail, else what the operating system reports.
     pub fn open(path: &Path, purpose: &str) -> Result<(Journal, Recovered), JournalError> {
-        let failed = |error: std::io::Error| JournalError::of_file(path, &error);
-        check_regular(path)?;
-        let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
-        lock(&file, path)?;
-        let mut bytes = Vec::new();
-        (&file).read_to_end(&mut bytes).map_err(failed)?;
-        let (recovered, whole) = parse(path, &bytes, purpose)?;
-        if recovered.dropped_bytes > 0 {
-            file.set_len(whole).map_err(failed)?;
-        }
-        if whole == 0 {
-            (&file).write_all(&encode_frame(&header(purpose))).map_err(failed)?;
-        }
-        file.sync_all().map_err(failed)?;
-        Ok((Journal::start(path, file)?, recovered))
+        let (file, recovered, size) = recover(path, purpose)?;
+        let torn = recovered.dropped_bytes > 0;
+        Ok((Journal::start(path, file, size, torn), recovered))
     }
 
-    fn start(path: &Path, file: File) -> Result<Journal, JournalError> {
-        let size = file.metadata().map_err(|error| JournalError::of_file(path, &error))?.len();
+    fn start(path: &Path, file: File, size: u64, torn: bool) -> Journal {
         let shared = Arc::new(Shared {
             path: path.to_path_buf(),
             file,
-            state: Mutex::new(State { size, ..State::default() }),
+            state: Mutex::new(State { size, torn, ..State::default() }),
             changed: Condvar::new(),
         });
         let flusher = std::thread::Builder::new()
@@ -200,7 +193,7 @@ impl Journal {
                 move || shared.run_flusher()
             })
             .expect("the operating system starts a thread");
-        Ok(Journal { shared, flusher: Some(flusher), process: std::process::id() })
+        Journal { shared, flusher: Some(flusher), process: std::process::id() }
     }
 
     /// Appends a frame; it is durable at the latest [`GROUP_COMMIT_INTERVAL`] or
@@ -224,9 +217,12 @@ impl Journal {
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
-        let frame = encode_frame(payload);
-        check_size(&self.shared.path, state.size + frame.len() as u64)?;
-        state.size += frame.len() as u64;
+        let size = state.size + (FRAME_HEADER + payload.len()) as u64;
+        check_size(&self.shared.path, size)?;
+        state.size = size;
+        // The buffer is the group: it is handed to the disk as a whole, after the one before it was
+        // synchronised.
+        let frame = encode_frame(payload, state.buffer.len());
         state.buffer.extend_from_slice(&frame);
         state.appended += 1;
         self.shared.changed.notify_all();
@@ -307,8 +303,12 @@ impl Shared {
                 state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
             }
             let (buffer, target) = (std::mem::take(&mut state.buffer), state.appended);
+            let torn = std::mem::take(&mut state.torn).then(|| state.size - buffer.len() as u64);
             drop(state);
-            let written = (&self.file).write_all(&buffer).and_then(|()| self.file.sync_data());
+            let written = torn
+                .map_or(Ok(()), |whole| cut(&self.file, whole))
+                .and_then(|()| (&self.file).write_all(&buffer))
+                .and_then(|()| self.file.sync_data());
             state = self.lock();
             state.flush_wanted = false;
             match written {
@@ -328,9 +328,59 @@ impl Shared {
 /// # Errors
 /// [`JournalError::NotFound`], [`JournalError::Corrupt`], or what the operating system reports.
 pub fn read(path: &Path, purpose: &str) -> Result<Recovered, JournalError> {
+    let parse_file = || {
+        check_regular(path)?;
+        let bytes = std::fs::read(path).map_err(|error| JournalError::of_file(path, &error))?;
+        parse(path, &bytes, purpose)
+    };
+    // A writer that cut off a torn end while the file was being read leaves a reader with bytes of
+    // before and after; it does so once.
+    let parsed = parse_file().or_else(|error| match error {
+        JournalError::Corrupt { .. } => parse_file(),
+        other => Err(other),
+    })?;
+    Ok(parsed.recovered)
+}
+
+/// Cuts off an unfinished last write under the writer's lock, as the next writer would, and tells how
+/// many bytes it had.
+///
+/// # Errors
+/// As [`Journal::open`].
+pub fn repair(path: &Path, purpose: &str) -> Result<u64, JournalError> {
+    let (file, recovered, whole) = recover(path, purpose)?;
+    if recovered.dropped_bytes > 0 {
+        cut(&file, whole).map_err(|error| JournalError::of_file(path, &error))?;
+    }
+    Ok(recovered.dropped_bytes)
+}
+
+/// Locks a journal, makes its whole frames durable, and returns their length; what follows them is
+/// left there.
+fn recover(path: &Path, purpose: &str) -> Result<(File, Recovered, u64), JournalError> {
+    let failed = |error: std::io::Error| JournalError::of_file(path, &error);
     check_regular(path)?;
-    let bytes = std::fs::read(path).map_err(|error| JournalError::of_file(path, &error))?;
-    Ok(parse(path, &bytes, purpose)?.0)
+    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    lock(&file, path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    let Parsed { recovered, whole, group } = parse(path, &bytes, purpose)?;
+    let head = encode_frame(&header(purpose), 0);
+    // The last group may have been written by a process that ended, or that was told that it could
+    // not be synchronised. After that a system may count its pages as written although they are
+    // not, so they are written again.
+    let last = if whole == 0 { &head } else { &bytes[group..whole] };
+    file.seek(SeekFrom::Start(group as u64)).map_err(failed)?;
+    file.write_all(last).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    if whole == 0 {
+        sync_folder_of(path)?;
+    }
+    Ok((file, recovered, (group + last.len()) as u64))
+}
+
+fn cut(file: &File, length: u64) -> std::io::Result<()> {
+    file.set_len(length).and_then(|()| file.sync_all())
 }
 
 /// A stranger's folder may hold a pipe, a link or an endless file where a journal belongs.
@@ -390,5 +440,28 @@ fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
         Ok(()) => Ok(()),
         Err(std::fs::TryLockError::WouldBlock) => Err(JournalError::Locked { path: path.to_path_buf() }),
         Err(std::fs::TryLockError::Error(error)) => Err(JournalError::of_file(path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bug: a forked child, which has no flusher, writes its parent's journal or frees its lock.
+    #[test]
+    fn a_handle_of_another_process_neither_writes_nor_unlocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::create(&path, "ledger").unwrap();
+        let flusher = journal.flusher.take();
+        journal.process += 1;
+        assert!(matches!(journal.append(b"frame"), Err(JournalError::Forked { .. })));
+        assert!(matches!(journal.flush(), Err(JournalError::Forked { .. })));
+        let shared = Arc::clone(&journal.shared);
+        drop(journal);
+        assert!(matches!(Journal::open(&path, "ledger"), Err(JournalError::Locked { .. })));
+        shared.lock().closing = true;
+        shared.changed.notify_all();
+        flusher.expect("a writer has a flusher").join().unwrap();
     }
 }

@@ -381,26 +381,29 @@ def crc32c(data: bytes) -> int:
     return value ^ 0xFFFFFFFF
 
 
-def frame_head(payload: bytes) -> bytes:
-    """Length and checksum of a payload, and the checksum of those eight bytes."""
-    head = struct.pack(">II", len(payload), crc32c(payload))
+def frame_head(payload: bytes, back: int) -> bytes:
+    """Length, distance to the group's beginning, checksum of the payload and of these twelve bytes."""
+    head = struct.pack(">III", len(payload), back, crc32c(payload))
     return head + struct.pack(">I", crc32c(head))
 
 
 def frames(journal: bytes) -> list[bytes]:
     """The payloads of a whole journal, the header frame first."""
-    found, at = [], 0
+    found, at, group = [], 0, 0
     while at < len(journal):
-        length = int.from_bytes(journal[at : at + 4])
-        payload = journal[at + 12 : at + 12 + length]
-        assert journal[at : at + 12] == frame_head(payload)
+        length, back = struct.unpack(">II", journal[at : at + 8])
+        payload = journal[at + 16 : at + 16 + length]
+        assert journal[at : at + 16] == frame_head(payload, back)
+        assert at - back in (group, at), "a frame begins a group or belongs to the one before it"
         found.append(payload)
-        at += 12 + length
+        group = at - back
+        at += 16 + length
     return found
 
 
 def journal(payloads: Sequence[bytes]) -> bytes:
-    return b"".join(frame_head(payload) + payload for payload in payloads)
+    """A journal in which each frame was synchronised alone."""
+    return b"".join(frame_head(payload, 0) + payload for payload in payloads)
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,18 @@ def read_frames(path: Path) -> list[bytes]:
     data, frames = path.read_bytes(), []
     while data:
         (length,) = struct.unpack(">I", data[:4])
-        frames.append(data[12 : 12 + length])
-        data = data[12 + length :]
+        frames.append(data[16 : 16 + length])
+        data = data[16 + length :]
     return frames
 
 
 def write_frames(path: Path, frames: list[bytes]) -> None:
-    """Writes a journal with these payloads."""
+    """Writes a journal with these payloads, as if each had been synchronised alone."""
     path.write_bytes(b"".join(_head(frame) + frame for frame in frames))
 
 
 def _head(frame: bytes) -> bytes:
-    head = struct.pack(">II", len(frame), _crc32c(frame))
+    head = struct.pack(">III", len(frame), 0, _crc32c(frame))
     return head + struct.pack(">I", _crc32c(head))
 
 
