@@ -15,6 +15,7 @@ from counterfoil import cuda, errors, merkle, storage
 from counterfoil._native import (
     DTYPES,
     Commitment,
+    Contradiction,
     Entry,
     Key,
     Opened,
@@ -38,6 +39,7 @@ from counterfoil.commit import (
     merge_shards,
 )
 from counterfoil.errors import CounterfoilError, Refuted
+from counterfoil.records import erase, read_records
 from counterfoil.run import Run, Session, export
 from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
 
@@ -48,6 +50,7 @@ __all__ = [
     "Block",
     "Chain",
     "Commitment",
+    "Contradiction",
     "CounterfoilError",
     "Entry",
     "Key",
@@ -59,6 +62,7 @@ __all__ = [
     "Refuted",
     "ReplayReport",
     "Run",
+    "Session",
     "Shard",
     "Sharded",
     "TreeHead",
@@ -70,10 +74,12 @@ __all__ = [
     "commit_shard",
     "commit_tensors",
     "cuda",
+    "erase",
     "errors",
     "export",
     "merge_shards",
     "merkle",
+    "read_records",
     "storage",
     "verify",
 ]

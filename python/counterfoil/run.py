@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from counterfoil import _native
+from counterfoil import _native, records
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
 from counterfoil.commit import commit_tensors, describe, items
 from counterfoil.errors import InvalidInput
@@ -244,6 +244,24 @@ class Run:
             if flat is not None:
                 self._ledger.store(entry.root, flat)
         return commitment
+
+    def commit_records(self, contents: Iterable[bytes | str]) -> Commitment:
+        """Commits to a list of records of which each can be shown or erased alone.
+
+        Each record is hashed with random bytes of its own; records and random bytes are kept in the
+        run's folder until `counterfoil.erase` forgets them.
+
+        Args:
+            contents: The records: sample ids, preferences, anything that speaks of a person.
+
+        Returns:
+            A commitment for a field of a receipt, such as `samples`.
+
+        Raises:
+            InvalidInput: There is no record.
+            StorageError: The list cannot be written.
+        """
+        return records.commit_records(self.path, contents)
 
     def on_close(self, callback: Callable[[int], object]) -> None:
         """Calls `callback(reason)` before the close receipt; 0 finished, 1 exception.

@@ -124,7 +124,9 @@ impl Contradiction {
         let is_allowed = |found: &Delegation| found.key() == signer && found.allows_head(place.3);
         match signer == place.1 || self.allows(place, is_allowed) {
             true => Ok((place, head.root())),
-            false => Err(refused(format!("{signer} is not the worker {}, nor a key that it allowed", place.1))),
+            false => {
+                Err(refused(format!("{signer} is not the worker {}, nor a key that it allowed", place.1)))
+            }
         }
     }
 
@@ -154,12 +156,19 @@ impl Contradiction {
                 Frame::Delegation(delegation) => delegations.push(delegation),
                 Frame::Receipt(receipt) => receipts.push(receipt),
                 Frame::Head(head) => heads.push(head),
-                _ => return Err(refused(format!("only receipts, tree heads and {} belong here", DELEGATION.name))),
+                _ => {
+                    return Err(refused(format!(
+                        "only receipts, tree heads and {} belong here",
+                        DELEGATION.name
+                    )));
+                }
             }
         }
         let kind = match (<[_; 2]>::try_from(receipts), <[_; 2]>::try_from(heads)) {
             (Ok(pair), Err(heads)) if heads.is_empty() => ContradictionKind::Fork(Box::new(pair)),
-            (Err(receipts), Ok(pair)) if receipts.is_empty() => ContradictionKind::TwoHistories(Box::new(pair)),
+            (Err(receipts), Ok(pair)) if receipts.is_empty() => {
+                ContradictionKind::TwoHistories(Box::new(pair))
+            }
             _ => return Err(refused("two receipts or two tree heads are needed")),
         };
         Ok(Contradiction { kind, delegations })

@@ -383,6 +383,25 @@ fn cut(file: &File, length: u64) -> std::io::Result<()> {
     file.set_len(length).and_then(|()| file.sync_all())
 }
 
+/// Replaces a journal by one without the frames that `unwanted` names, under the writer's lock; returns
+/// their number. A crash leaves the old journal or the new one.
+///
+/// # Errors
+/// [`JournalError::Locked`], [`JournalError::Corrupt`], or what the operating system reports.
+pub fn remove(path: &Path, purpose: &str, unwanted: &dyn Fn(&[u8]) -> bool) -> Result<u64, JournalError> {
+    let failed = |error: std::io::Error| JournalError::of_file(path, &error);
+    check_regular(path)?;
+    let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
+    lock(&file, path)?;
+    let frames = read(path, purpose)?.frames;
+    // Each frame is durable when the file has its name: none belongs to a group that may be torn.
+    let kept = frames.iter().filter(|payload| !unwanted(payload)).map(|payload| encode_frame(payload, 0));
+    let kept: Vec<Vec<u8>> = [encode_frame(&header(purpose), 0)].into_iter().chain(kept).collect();
+    let removed = frames.len() + 1 - kept.len();
+    write_durably(path, &kept.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    Ok(removed as u64)
+}
+
 /// A stranger's folder may hold a pipe, a link or an endless file where a journal belongs.
 fn check_regular(path: &Path) -> Result<(), JournalError> {
     let metadata = std::fs::symlink_metadata(path).map_err(|error| JournalError::of_file(path, &error))?;

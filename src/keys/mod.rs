@@ -218,6 +218,20 @@ impl KeyFolder {
 }
 
 impl KeyFolder {
+    /// Whether the secret of a lane is here.
+    pub fn has_lane(&self, log: Digest) -> bool {
+        self.path.join("lanes").join(log.to_string()).exists()
+    }
+
+    /// Removes the secret of a lane for ever; how many of its receipts left the device is kept.
+    ///
+    /// # Errors
+    /// [`KeyError::Storage`].
+    pub fn forget_lane(&self, log: Digest) -> Result<(), KeyError> {
+        let path = self.path.join("lanes").join(log.to_string());
+        std::fs::remove_file(&path).map_err(|error| storage(&path, &error))
+    }
+
     /// How many receipts of a lane have left this device.
     ///
     /// # Errors

@@ -269,7 +269,7 @@ impl RunFolder {
     }
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     if std::fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_symlink()) {
         return Err(damaged(folder, "a link where a folder belongs"));
     }

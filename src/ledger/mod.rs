@@ -4,6 +4,7 @@
 //! back from the journal after a flush, and a tree head covers flushed receipts only. A crash in
 //! between can therefore never make an honest worker sign two receipts of one sequence number.
 
+mod erase;
 mod folder;
 mod progress;
 mod writer;
@@ -15,6 +16,7 @@ use crate::primitives::{Address, Report};
 use crate::receipt::{ReceiptError, SignError};
 use crate::verify::SpecificationError;
 
+pub use erase::Erased;
 pub use folder::{RunFolder, RunSettings};
 pub use writer::{CloseReason, Field, Ledger, Session};
 

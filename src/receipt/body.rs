@@ -249,7 +249,8 @@ pub fn typed_data(body: &Body) -> Json {
 pub fn from_typed_data(document: &Json) -> Result<Body, ReceiptError> {
     let refused = |detail: &str| ReceiptError::Document { detail: detail.into() };
     let name = document["primaryType"].as_str().ok_or_else(|| refused("it has no primaryType"))?;
-    let kind = Kind::from_type_name(name).ok_or_else(|| refused("its primaryType is none of Counterfoil's"))?;
+    let kind =
+        Kind::from_type_name(name).ok_or_else(|| refused("its primaryType is none of Counterfoil's"))?;
     let mut values = Vec::new();
     for field in kind.all_fields() {
         let missing = || refused(&format!("its {} is missing, or no {}", field.name, field.word.solidity()));

@@ -18,7 +18,7 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::commit::{Commitment, Entry, Opening};
 use crate::gateway::{enter, error, from_json};
 use crate::keys::Key;
-use crate::ledger::{Receipt, TreeHead};
+use crate::ledger::{Contradiction, Receipt, TreeHead};
 
 /// A run folder, read once and not believed.
 #[pyclass(frozen, module = "counterfoil", name = "Record")]
@@ -139,6 +139,19 @@ impl Record {
     fn object<'py>(&self, py: Python<'py>, tensor: &Entry) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let bytes = enter(py, || self.0.object(&tensor.0))?;
         Ok(bytes.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    /// The first contradiction between this copy of a run and another one.
+    fn contradiction(&self, py: Python<'_>, other: &Record) -> PyResult<Option<Contradiction>> {
+        for ours in self.0.logs() {
+            let of = |log: &&Log| (log.worker, log.lane) == (ours.worker, ours.lane);
+            let Some(theirs) = other.0.logs().iter().find(of) else { continue };
+            let found = enter(py, || evidence::Contradiction::between(ours, theirs))?;
+            if found.is_some() {
+                return Ok(found.map(Contradiction));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a bundle: of these steps, with these tensors opened; by default everything.

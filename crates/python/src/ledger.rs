@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use counterfoil::evidence::{self, kind_name};
 use counterfoil::keys::KeyFolder;
-use counterfoil::ledger::{CloseReason, Field, Ledger as CoreLedger, LedgerError, RunSettings, Session};
+use counterfoil::ledger::{
+    CloseReason, Field, Ledger as CoreLedger, LedgerError, RunFolder, RunSettings, Session,
+};
 use counterfoil::primitives::Digest;
 use counterfoil::receipt::schema::Kind;
 use counterfoil::receipt::{self, Body, Value, from_typed_data, recover, typed_data};
@@ -97,7 +99,11 @@ fn signer_of(py: Python<'_>, digest: Digest, signature: &receipt::Signature) -> 
 
 /// The digest, the signer and the log's id of a typed-data document (JSON) that a worker signed.
 #[pyfunction]
-fn check_typed_data(py: Python<'_>, document: &str, signature: &[u8]) -> PyResult<(Vec<u8>, String, Vec<u8>)> {
+fn check_typed_data(
+    py: Python<'_>,
+    document: &str,
+    signature: &[u8],
+) -> PyResult<(Vec<u8>, String, Vec<u8>)> {
     let refused = |detail: String| error(py, "proof", &detail, [None, None, None]);
     let document = serde_json::from_str(document).map_err(|failed| refused(format!("no JSON: {failed}")))?;
     let body = from_typed_data(&document).map_err(|failed| refused(failed.to_string()))?;
@@ -317,8 +323,54 @@ impl Ledger {
     }
 }
 
+/// Erases what lies behind a run's receipts; returns how many frames, files and secrets.
+#[pyfunction]
+fn erase(py: Python<'_>, folder: PathBuf) -> PyResult<(u64, u64, u64)> {
+    let erased = enter(py, || RunFolder::open(&folder)?.erase(&KeyFolder::of_user()?))?;
+    Ok((erased.frames, erased.files, erased.secrets))
+}
+
+/// Proof that a worker signed two histories of one log.
+#[pyclass(frozen, module = "counterfoil", name = "Contradiction")]
+pub(crate) struct Contradiction(pub(crate) evidence::Contradiction);
+
+#[pymethods]
+impl Contradiction {
+    /// Reads the frames of a proof, in hex, and checks it.
+    #[new]
+    fn new(py: Python<'_>, frames: Vec<Vec<u8>>) -> PyResult<Contradiction> {
+        enter(py, || {
+            let found = evidence::Contradiction::decode(&frames)?;
+            found.check().map(|_| Contradiction(found))
+        })
+    }
+
+    /// `fork` for two receipts of one position, `two-histories` for two tree heads of one size.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        match self.0.kind {
+            evidence::ContradictionKind::Fork(_) => "fork",
+            evidence::ContradictionKind::TwoHistories(_) => "two-histories",
+        }
+    }
+
+    /// The worker who signed both.
+    #[getter]
+    fn worker(&self, py: Python<'_>) -> PyResult<String> {
+        enter(py, || self.0.check()).map(|worker| worker.to_checksum(None))
+    }
+
+    /// The signed statements as frames of a ledger.
+    #[getter]
+    fn frames<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.encode().iter().map(|frame| PyBytes::new(py, frame)).collect()
+    }
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Contradiction>()?;
     module.add_class::<Ledger>()?;
+    module.add_function(wrap_pyfunction!(erase, module)?)?;
     module.add_class::<Receipt>()?;
     module.add_function(wrap_pyfunction!(check_typed_data, module)?)?;
     module.add_class::<TreeHead>()

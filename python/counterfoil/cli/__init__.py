@@ -21,7 +21,7 @@ from rich.console import Console
 import counterfoil
 from counterfoil.cli import checkpoint
 from counterfoil.cli.keys import key_app
-from counterfoil.errors import CounterfoilError, Refuted
+from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
 
@@ -133,7 +133,8 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle, x.counterfoil by custom.")],
     steps: Annotated[str | None, typer.Option(help="207:217 or 217; by default all.")] = None,
     tensor: Annotated[
-        list[str] | None, typer.Option(help="Open only this, as parameters/0.weight, or one chunk: .../0.weight@3.")
+        list[str] | None,
+        typer.Option(help="Open only this, as parameters/0.weight, or one chunk: .../0.weight@3."),
     ] = None,
     sealed: Annotated[bool, typer.Option("--sealed", help="Open nothing.")] = False,
 ) -> None:
@@ -144,6 +145,53 @@ def export(
     with _working(f"Exporting {run}"):
         counterfoil.export(run, output, steps=wanted, tensors=tensors if tensors or sealed else None)
     typer.echo(f"{output}: {output.stat().st_size} bytes; type: counterfoil verify {output}")
+
+
+@app.command()
+def histories(
+    one: Annotated[Path, typer.Argument(help="A run folder, a bundle, or a proof to check.")],
+    other: Annotated[Path | None, typer.Argument(help="Another copy of the run.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the proof.")] = None,
+) -> None:
+    """Say whether two copies of a run are one history, or prove that a worker signed two."""
+    if other is None:
+        try:
+            frames = [bytes.fromhex(frame) for frame in json_format.loads(one.read_text())["frames"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as refused:
+            raise InvalidInput(f"{one} is no proof of two histories: {refused}", where=str(one)) from None
+        found: counterfoil.Contradiction | None = counterfoil.Contradiction(frames)
+    else:
+        found = counterfoil.Record(one).contradiction(counterfoil.Record(other))
+    if found is None:
+        typer.echo("no contradiction: every position and size that both show is the same")
+        return
+    if output is not None:
+        proof = {"kind": found.kind, "worker": found.worker, "frames": [f.hex() for f in found.frames]}
+        output.write_text(json_format.dumps(proof, indent=1))
+    what = {"fork": "two receipts of one position", "two-histories": "two tree heads of one size"}[found.kind]
+    typer.echo(f"{found.worker} signed {what}, with different contents")
+    raise typer.Exit(REFUTED)
+
+
+@app.command()
+def erase(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    record: Annotated[
+        str | None, typer.Option(metavar="LIST:INDEX", help="One record of a list, by the list's root.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it: what is erased does not come back.")] = False,
+) -> None:
+    """Forget one record, or everything behind a run's receipts, which still verify."""
+    one = None
+    if record is not None:
+        root, _, index = record.partition(":")
+        try:
+            one = bytes.fromhex(root.removeprefix("0x")), int(index)
+        except ValueError:
+            raise typer.BadParameter(f"{record!r} is no LIST:INDEX") from None
+    if not yes:
+        raise typer.BadParameter("what is erased does not come back: say --yes")
+    typer.echo(str(counterfoil.erase(run, one)))
 
 
 @app.command()
@@ -200,7 +248,9 @@ def revoke(
     key: Annotated[str, typer.Argument(help="Address of the key that shall sign no more.")],
     chain: ChainUrl = None,
     contract: Annotated[str | None, typer.Option(help="The RunLedger's address.")] = None,
-    payer: Annotated[Path | None, typer.Option(help="File of the worker's key, or of the revoked one.")] = None,
+    payer: Annotated[
+        Path | None, typer.Option(help="File of the worker's key, or of the revoked one.")
+    ] = None,
     worker: Annotated[str | None, typer.Option(help="For whom it signed; the payer by default.")] = None,
     folder: ChainFolder = None,
 ) -> None:

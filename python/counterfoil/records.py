@@ -1,0 +1,162 @@
+"""Lists of records that a receipt binds and that can be forgotten one by one.
+
+Each record is hashed with 16 random bytes of its own. What a receipt commits to are those hashes; the
+random bytes and the records lie in one file of the run. Without its random bytes a hash names nobody,
+not even to somebody who guesses the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from counterfoil import _native
+from counterfoil._native import Commitment
+from counterfoil.commit import commit_tensors
+from counterfoil.errors import CorruptJournal, InvalidInput, NotFound, StorageError
+
+_TAG = b"counterfoil.record.v1"
+_LARGEST_LIST = 1 << 30
+
+
+@dataclass(frozen=True)
+class Salted:
+    """One record of a list, which shows that it is in the list.
+
+    Attributes:
+        content: The record's bytes.
+        salt: 16 random bytes.
+    """
+
+    content: bytes
+    salt: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """The 32 bytes that the receipt's state holds for this record.
+
+        Source:
+            docs/format.md, section 13.
+        """
+        return hashlib.sha256(_TAG + self.salt + self.content).digest()
+
+
+def commit_records(run: Path, contents: Iterable[bytes | str]) -> Commitment:
+    """Commits to a list of records and keeps it in the run's folder; see `Run.commit_records`."""
+    encoded = (each.encode() if isinstance(each, str) else bytes(each) for each in contents)
+    records = [Salted(content, secrets.token_bytes(16)) for content in encoded]
+    if not records:
+        raise InvalidInput("a list needs at least one record", where="records")
+    values = {str(index): np.frombuffer(each.digest, np.uint8) for index, each in enumerate(records)}
+    commitment = commit_tensors(values, keep=True)
+    _write(_path(run, commitment.root), list(records))
+    return commitment
+
+
+def read_records(run: str | os.PathLike[str], root: bytes) -> list[Salted | None]:
+    """The records of a list; None for each that was erased.
+
+    Args:
+        run: The run's folder.
+        root: The list's root, as `Commitment.root` or `Record.opened` of the run tells it.
+
+    Raises:
+        NotFound: There is no such list, or it was erased as a whole.
+        CorruptJournal: The file is damaged.
+    """
+    path = _path(Path(run), root)
+    try:
+        if path.stat().st_size > _LARGEST_LIST:
+            raise InvalidInput(f"{path} has more than {_LARGEST_LIST} bytes", where=str(path))
+        lines = json.loads(path.read_bytes())
+        return [None if line is None else Salted(*map(bytes.fromhex, line)) for line in lines]
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist: the list is another run's, or was erased") from None
+    except (ValueError, TypeError, RecursionError):
+        raise CorruptJournal(f"{path} is damaged; restore it from a copy", where=str(path)) from None
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was erased, and what it means.
+
+    Attributes:
+        what: What is gone.
+        remains: What no erasure here reaches.
+    """
+
+    what: str
+    remains: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line for what is gone, one for each thing that remains."""
+        return "\n".join([f"erased: {self.what}", *(f"remains: {each}" for each in self.remains)])
+
+
+_EVERYWHERE = (
+    "copies of the folder, backups, snapshots, and blocks that the disk has not overwritten",
+    "bundles and checkpoints that were given away",
+    "what the model's weights learnt, wherever they are",
+)
+
+
+def erase(run: str | os.PathLike[str], record: tuple[bytes, int] | None = None) -> Erased:
+    """Forgets one record of a list, or everything that lies behind a run's receipts.
+
+    The run still verifies: receipts hold digests that are blinded or salted. A run that is erased as a
+    whole cannot be continued or replayed, and its lists, openings and stored tensors are gone.
+
+    Args:
+        run: The run's folder.
+        record: The root of a list and the record's position in it; by default everything.
+
+    Raises:
+        NotFound: There is no such run, list or record.
+        RunLocked: The run is being written.
+        StorageError: The folder cannot be written.
+    """
+    if record is None:
+        frames, files, lanes = _native.erase(run)
+        digests = "the receipts: digests that are blinded, signatures, step numbers and times; spec.json; the recipe"
+        what = f"{frames} openings and layouts, {files} stored files, the secrets of {lanes} lanes"
+        return Erased(what, (digests, *_EVERYWHERE))
+    root, index = record
+    records = read_records(run, root)
+    if not 0 <= index < len(records):
+        raise NotFound(f"the list has {len(records)} records, there is none at {index}", where=str(index))
+    records[index] = None
+    _write(_path(Path(run), root), records)
+    kept = "a hash of the record and of random bytes that are gone, which nobody can tell from noise"
+    batches = "the record in batches that the run keeps by value, if it has a recipe: erase the run"
+    return Erased(f"record {index} of the list {root.hex()}", (kept, batches, *_EVERYWHERE))
+
+
+def _path(run: Path, root: bytes) -> Path:
+    return run / "records" / root.hex()
+
+
+def _write(path: Path, records: list[Salted | None]) -> None:
+    """Replaces the file so that a crash leaves the old one or the new one."""
+    lines = [None if each is None else [each.content.hex(), each.salt.hex()] for each in records]
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with partial.open("w") as file:
+            json.dump(lines, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as failed:
+        raise StorageError(f"{path} cannot be written: {failed}", where=str(path)) from None
