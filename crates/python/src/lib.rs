@@ -6,6 +6,7 @@ mod chain;
 mod commit;
 mod cuda;
 mod gateway;
+mod journal;
 mod ledger;
 mod merkle;
 mod shard;
@@ -22,6 +23,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     shard::register(module)?;
     storage::register(module)?;
     ledger::register(module)?;
+    journal::register(module)?;
     audit::register(module)?;
     chain::register(module)
 }
