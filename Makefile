@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash gpu ptx ptx-check sanitize contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python crash notebooks lint format bench bench-hash gpu ptx ptx-check sanitize contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -43,6 +43,9 @@ test-rust: ## Tests of the core and the development chain
 
 test-python: .venv/.extension dist/.wheel ## Tests through Python, with independent oracles
 	$(BIN)/python -m pytest -q
+
+crash: ## Kill a recording program 1,000 times on a disk that forgets what was not synchronised (Linux)
+	CRASH_KILLS=1000 cargo test --release --quiet --test crash
 
 notebooks: .venv/.extension ## Execute every notebook
 	@for notebook in $(NOTEBOOKS); do \

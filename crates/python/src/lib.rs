@@ -6,6 +6,7 @@ mod chain;
 mod commit;
 mod cuda;
 mod gateway;
+mod journal;
 mod keys;
 mod ledger;
 mod merkle;
@@ -24,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     storage::register(module)?;
     keys::register(module)?;
     ledger::register(module)?;
+    journal::register(module)?;
     audit::register(module)?;
     chain::register(module)
 }

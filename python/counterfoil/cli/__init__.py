@@ -216,12 +216,17 @@ def anchor(
 @app.command()
 def doctor(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Cut off unfinished writes, as the next Run.open would.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Report on this installation and on a run folder; changes nothing."""
+    """Report on this installation and on a run folder; without --repair it changes nothing."""
     from counterfoil.cli.doctor import examine
 
-    findings = examine(run, _home())
+    if repair and run is None:
+        raise typer.BadParameter("--repair needs a run folder")
+    findings = examine(run, _home(), repair=repair)
     if json:
         _print_json([finding.__dict__ for finding in findings])
     else:

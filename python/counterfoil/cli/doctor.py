@@ -1,10 +1,11 @@
-"""What `counterfoil doctor` looks at. It reads, and repairs nothing."""
+"""What `counterfoil doctor` looks at, and the one thing that it repairs: unfinished writes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,10 +25,15 @@ class Finding:
     detail: str
 
 
-def examine(run: Path | None, home: Path) -> list[Finding]:
-    """Everything that can be said about this installation and, if given, a run folder."""
+def examine(run: Path | None, home: Path, *, repair: bool = False) -> list[Finding]:
+    """Everything that can be said about this installation and, if given, a run folder.
+
+    With `repair`, unfinished writes at the ends of the run's journals are cut off first.
+    """
     findings = [*_installation(), *_keys(home)]
-    return findings if run is None else findings + list(_run(run))
+    if run is not None:
+        findings += [*_file_system(run), *_run(run, home, repair)]
+    return findings
 
 
 def _installation() -> Iterator[Finding]:
@@ -63,7 +69,61 @@ def _keys(home: Path) -> Iterator[Finding]:
             yield Finding("device key", True, f"{key}, readable by you alone")
 
 
-def _run(run: Path) -> Iterator[Finding]:
+def _file_system(run: Path) -> Iterator[Finding]:
+    mounts = Path("/proc/mounts")
+    if not (mounts.exists() and run.exists()):
+        return
+    place, kinds = run.resolve(), {}
+    for line in mounts.read_text().splitlines():
+        _, point, kind, *_ = line.split(" ")
+        kinds[Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), point))] = kind
+    kind = next((kinds[folder] for folder in (place, *place.parents) if folder in kinds), "unknown")
+    yield Finding("file system", True, kind + _warning(kind))
+
+
+def _warning(kind: str) -> str:
+    if kind.startswith(("nfs", "cifs", "smb", "fuse.", "9p", "afs", "ceph", "lustre")):
+        return (
+            "; warning: whether locks exclude a second writer, and whether what was synchronised "
+            "outlives a power failure, depends on the server; record on a local disk"
+        )
+    return ""
+
+
+def _lanes(run: Path, run_id: str | None, home: Path, repair: bool) -> Iterator[Finding]:
+    for path in sorted(run.glob("workers/*/*/journal")):
+        worker, lane = path.parent.parent.name, path.parent.name
+        name = f"{worker}/{lane}"
+        try:
+            receipts, heads, torn = _native.read_journal(path)
+            released = None
+            if run_id is not None:
+                # Asking makes the key folder, and a report must not.
+                there = (home / "released").exists()
+                key = (bytes.fromhex(run_id[2:]), worker, int(lane))
+                released = _native.released_receipts(*key) if there else 0
+            is_older = released is not None and released > receipts
+            if is_older:
+                detail = f"{released} receipts of {name} have left this device, {receipts} are here"
+                hint = "an older copy or a damaged end; take the newest copy, or a new lane (Run.join)"
+                yield Finding("released", False, f"{detail}: {hint}")
+            held = f"{name}: {receipts} receipts, {heads} tree heads"
+            unfinished = f"{held}; {torn} bytes of an unfinished write"
+            if not torn:
+                yield Finding("journal", True, f"{held}, whole")
+            elif not repair:
+                yield Finding("journal", False, f"{unfinished}; --repair or the next Run.open drops them")
+            elif is_older or released is None:
+                reason = "receipts are missing" if is_older else "the run's id is unknown"
+                yield Finding("journal", False, f"{unfinished}, left there because {reason}")
+            else:
+                dropped = _native.repair_journal(path)
+                yield Finding("journal", True, f"{held}; dropped {dropped} bytes of an unfinished write")
+        except (CounterfoilError, ValueError) as error:
+            yield Finding("journal", False, f"{name}: {error}")
+
+
+def _run(run: Path, home: Path, repair: bool) -> Iterator[Finding]:
     try:
         record = counterfoil.Record(run)
         receipts = [each for lane in record.lanes for each in record.receipts(*lane)]
@@ -73,9 +133,7 @@ def _run(run: Path) -> Iterator[Finding]:
     steps = sum(receipt.kind == "step" for receipt in receipts)
     detail = f"{len(receipts)} receipts of {steps} steps in {len(record.lanes)} lanes"
     yield Finding("run", bool(receipts), detail)
-    torn = record.dropped_bytes
-    hint = f"{torn} bytes of an unfinished frame; the next Run.open drops them" if torn else "whole"
-    yield Finding("journal", torn == 0, hint)
+    yield from _lanes(run, record.run, home, repair)
     wanted = {
         entry.root: entry
         for receipt in receipts

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,89 @@ def test_doctor_reports_and_repairs_nothing(command, copy: Path, home: Path) -> 
     bad = {each["what"] for each in json.loads(out) if not each["ok"]}
     assert bad == {"journal", "objects"}
     assert every_file(copy) | every_file(home) == before
+
+
+def found(command, *arguments: object) -> tuple[int, dict[str, str], set[str]]:
+    """Exit code, details by name and names that are not right, of `doctor`."""
+    code, out, _ = command("doctor", *arguments, "--json")
+    findings = json.loads(out)
+    details = {each["what"]: each["detail"] for each in findings}
+    return code, details, {each["what"] for each in findings if not each["ok"]}
+
+
+def test_doctor_repairs_an_unfinished_write_and_says_what_it_dropped(command, copy: Path) -> None:
+    """Nothing but the torn end may go: it is a tree head's, so every receipt stays."""
+    path = samples.journal(copy)
+    path.write_bytes(path.read_bytes()[:-5])
+    torn = path.stat().st_size
+    before = every_file(copy)
+    code, details, bad = found(command, copy, "--repair")
+    dropped = torn - path.stat().st_size
+    assert (code, bad) == (0, set())
+    assert dropped > 0
+    assert f"17 receipts, 0 tree heads; dropped {dropped} bytes" in details["journal"]
+    assert {name for name, digest in every_file(copy).items() if before[name] != digest} == {path}
+    assert "whole" in found(command, copy, "--repair")[1]["journal"]
+    assert counterfoil.verify(copy).integrity.startswith("intact")
+
+
+def test_doctor_repairs_nothing_of_a_lane_that_has_lost_receipts(command, copy: Path) -> None:
+    """A damaged end of durable receipts looks torn: cutting it off would destroy them."""
+    path = samples.journal(copy)
+    path.write_bytes(path.read_bytes()[:-1500])
+    before = every_file(copy)
+    code, details, bad = found(command, copy, "--repair")
+    assert (code, bad) == (1, {"journal", "released"})
+    assert "17 receipts" in details["released"]
+    assert "left there" in details["journal"]
+    assert every_file(copy) == before
+
+
+def test_doctor_repairs_no_damage(command, copy: Path) -> None:
+    path = samples.journal(copy)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    code, details, bad = found(command, copy, "--repair")
+    assert code == 1
+    assert "journal" in bad
+    assert "corrupt" in details["journal"]
+    assert path.read_bytes() == data
+
+
+def test_doctor_waits_for_no_writer(command, tmp_path: Path) -> None:
+    """What looks torn while a writer lives may be its next group."""
+    run = samples.create(tmp_path / "run")
+    path = samples.journal(tmp_path / "run")
+    path.write_bytes(path.read_bytes() + b"half a frame")
+    code, details, bad = found(command, tmp_path / "run", "--repair")
+    assert (code, bad) == (1, {"journal"})
+    assert "written by another process" in details["journal"]
+    os.truncate(path, path.stat().st_size - len(b"half a frame"))
+    run.close()
+
+
+def test_doctor_repairs_a_run_and_not_an_installation(command) -> None:
+    assert command("doctor", "--repair")[0] == 2
+
+
+def test_doctor_names_the_file_system_and_warns_of_a_network(
+    command, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount with the longest path counts, and its name may hold a blank."""
+    if not Path("/proc/mounts").exists():
+        pytest.skip("there is no /proc/mounts here to read")
+    assert "warning" not in found(command, recorded)[1]["file system"]
+    blank = str(recorded.resolve()).replace(" ", "\\040")
+    lines = f"/dev/a / ext4 rw 0 0\nserver:/runs {blank} nfs4 rw 0 0\n"
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda path, **how: lines if path == Path("/proc/mounts") else read(path, **how),
+    )
+    detail = found(command, recorded)[1]["file system"]
+    assert detail.startswith("nfs4; warning")
 
 
 def test_doctor_sees_an_exposed_key(command, home: Path) -> None:
