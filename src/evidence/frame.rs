@@ -86,7 +86,7 @@ pub struct FrameError {
 }
 
 impl FrameError {
-    pub(super) fn at(self, number: usize) -> Self {
+    pub(crate) fn at(self, number: usize) -> Self {
         FrameError { number, ..self }
     }
 }

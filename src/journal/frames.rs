@@ -8,9 +8,10 @@
 //! The frame's head has a checksum of its own, so that looking for a whole frame behind a damaged
 //! place costs twelve bytes of checksum a position and not the length that those bytes claim.
 
+use std::io::Read;
 use std::path::Path;
 
-use super::{JournalError, MAX_PAYLOAD, Recovered};
+use super::{JournalError, MAX_PAYLOAD};
 
 pub(super) const FRAME_HEADER: usize = 16;
 /// Most bytes of one group: a frame is taken as long as no more than [`MAX_PAYLOAD`] are waiting.
@@ -35,108 +36,113 @@ pub(super) fn encode_frame(payload: &[u8], back: usize) -> Vec<u8> {
     frame
 }
 
-struct Frame<'a> {
-    /// Offset at which its group begins.
-    group: usize,
-    payload: &'a [u8],
+/// What an undamaged frame's head says.
+struct Head {
+    length: usize,
+    /// Bytes from the beginning of its group to the frame.
+    back: u64,
     checksum: u32,
 }
 
-impl<'a> Frame<'a> {
-    /// The frame with an undamaged head at `offset`, if its payload has all its bytes.
-    fn with_head_at(bytes: &'a [u8], offset: usize) -> Option<Frame<'a>> {
-        let (head, rest) = bytes.get(offset..)?.split_at_checked(FRAME_HEADER)?;
+impl Head {
+    /// The head of a frame at `offset` of the file, if these bytes are one.
+    fn parse(bytes: &[u8], offset: u64) -> Option<Head> {
+        let head = bytes.get(..FRAME_HEADER)?;
         let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
-        let length = word(0) as usize;
-        if crc32c::crc32c(&head[..12]) != word(12) || length == 0 || length > MAX_PAYLOAD {
-            return None;
-        }
-        let group = offset.checked_sub(word(4) as usize)?;
-        Some(Frame { group, payload: rest.get(..length)?, checksum: word(8) })
+        let (length, back) = (word(0) as usize, u64::from(word(4)));
+        let is_head = crc32c::crc32c(&head[..12]) == word(12) && length > 0 && length <= MAX_PAYLOAD;
+        (is_head && back <= offset).then_some(Head { length, back, checksum: word(8) })
     }
 
-    /// The whole, undamaged frame at `offset`, if there is one.
-    fn at(bytes: &'a [u8], offset: usize) -> Option<Frame<'a>> {
-        Frame::with_head_at(bytes, offset).filter(Frame::is_whole)
-    }
-
-    fn is_whole(&self) -> bool {
-        crc32c::crc32c(self.payload) == self.checksum
-    }
-
-    fn size(&self) -> usize {
-        FRAME_HEADER + self.payload.len()
+    fn is_of(&self, payload: &[u8]) -> bool {
+        crc32c::crc32c(payload) == self.checksum
     }
 }
 
-/// Why the bytes from `damage` on cannot be a group that was written when the power failed.
+/// Why `rest`, the bytes from `damage` on, cannot be a group that was written when the power failed.
 ///
 /// Bytes that were forged to look like the heads of many long frames would take quadratic time, so
 /// the search gives up after [`SEARCH_BYTES`]: what cannot be told is not truncated.
-fn proof_of_change(bytes: &[u8], damage: usize) -> Option<String> {
-    if bytes.len() - damage > MAX_GROUP {
+fn proof_of_change(rest: &[u8], damage: u64) -> Option<String> {
+    if rest.len() > MAX_GROUP {
         return Some(format!("more than the {MAX_GROUP} bytes of an unfinished write follow"));
     }
-    let (mut offset, mut searched) = (damage + 1, 0);
-    while offset < bytes.len() {
-        let Some(frame) = Frame::with_head_at(bytes, offset) else {
-            offset += 1;
+    let (mut at, mut searched) = (1, 0);
+    while at < rest.len() {
+        let offset = damage + at as u64;
+        let head = Head::parse(&rest[at..], offset);
+        let frame = head.and_then(|head| Some((rest[at + FRAME_HEADER..].get(..head.length)?, head)));
+        let Some((payload, head)) = frame else {
+            at += 1;
             continue;
         };
-        searched += frame.payload.len();
+        searched += payload.len();
         if searched > SEARCH_BYTES {
             return Some(format!("the search for a whole frame behind it ended at byte {offset}"));
         }
-        match frame.is_whole() {
-            true if frame.group > damage => {
+        match head.is_of(payload) {
+            true if at as u64 > head.back => {
                 return Some(format!(
                     "a damaged frame lies before a whole one at byte {offset}, which was written later"
                 ));
             }
             // What looks like a frame in its payload is none.
-            true => offset += frame.size(),
-            false => offset += 1,
+            true => at += FRAME_HEADER + payload.len(),
+            false => at += 1,
         }
     }
     None
 }
 
-/// What the bytes of a journal are.
-pub(super) struct Parsed {
-    pub(super) recovered: Recovered,
+/// Where the whole frames of a journal end.
+pub(super) struct Scanned {
     /// Length of the whole frames.
-    pub(super) whole: usize,
+    pub(super) whole: u64,
     /// Offset at which the group of the last of them begins: only what follows it may be a write that
     /// nobody synchronised.
-    pub(super) group: usize,
+    pub(super) group: u64,
+    /// Bytes behind them, of an unfinished write.
+    pub(super) dropped: u64,
 }
 
-/// Splits a journal into payloads.
-pub(super) fn parse(path: &Path, bytes: &[u8], purpose: &str) -> Result<Parsed, JournalError> {
-    let corrupt = |offset: usize, detail: String| JournalError::Corrupt {
-        path: path.to_path_buf(),
-        offset: offset as u64,
-        detail,
+/// Hands each payload and its offset to `take`, the header's excepted, one at a time in memory.
+pub(super) fn scan(
+    path: &Path,
+    bytes: &mut impl Read,
+    purpose: &str,
+    take: &mut dyn FnMut(u64, &[u8]),
+) -> Result<Scanned, JournalError> {
+    let failed = |error: std::io::Error| JournalError::of_file(path, &error);
+    let corrupt = |offset: u64, detail: String| {
+        Err(JournalError::Corrupt { path: path.to_path_buf(), offset, detail })
     };
-    let mut recovered = Recovered::default();
-    let (mut whole, mut group) = (0, 0);
-    while let Some(frame) = Frame::at(bytes, whole) {
-        if whole > 0 {
-            recovered.frames.push(frame.payload.to_vec());
-        } else if frame.payload != header(purpose) {
-            return Err(corrupt(0, format!("this is not a {purpose} journal of version 1")));
+    let (mut whole, mut group, mut frame) = (0, 0, Vec::new());
+    loop {
+        frame.clear();
+        bytes.by_ref().take(FRAME_HEADER as u64).read_to_end(&mut frame).map_err(failed)?;
+        let Some(head) = Head::parse(&frame, whole) else { break };
+        bytes.by_ref().take(head.length as u64).read_to_end(&mut frame).map_err(failed)?;
+        let payload = &frame[FRAME_HEADER..];
+        if payload.len() < head.length || !head.is_of(payload) {
+            break;
         }
-        (whole, group) = (whole + frame.size(), frame.group);
+        if whole > 0 {
+            take(whole + FRAME_HEADER as u64, payload);
+        } else if payload != header(purpose) {
+            return corrupt(0, format!("this is not a {purpose} journal of version 1"));
+        }
+        (whole, group) = (whole + frame.len() as u64, whole - head.back);
     }
-    if let Some(proof) = proof_of_change(bytes, whole) {
-        return Err(corrupt(whole, proof));
+    // What was read of a damaged frame, and all behind it.
+    bytes.by_ref().take(MAX_GROUP as u64 + 1).read_to_end(&mut frame).map_err(failed)?;
+    if let Some(proof) = proof_of_change(&frame, whole) {
+        return corrupt(whole, proof);
     }
     // The header frame was durable before anything followed it.
-    if whole == 0 && bytes.len() > FRAME_HEADER + header(purpose).len() {
-        return Err(corrupt(0, "the header frame is damaged".into()));
+    if whole == 0 && frame.len() > FRAME_HEADER + header(purpose).len() {
+        return corrupt(0, "the header frame is damaged".into());
     }
-    recovered.dropped_bytes = (bytes.len() - whole) as u64;
-    Ok(Parsed { recovered, whole, group })
+    Ok(Scanned { whole, group, dropped: frame.len() as u64 })
 }
 
 #[cfg(test)]
@@ -158,8 +164,10 @@ mod tests {
         (bytes, begins)
     }
 
-    fn parsed(bytes: &[u8]) -> Result<Parsed, JournalError> {
-        parse(Path::new("journal"), bytes, "ledger")
+    fn parsed(mut bytes: &[u8]) -> Result<(Scanned, usize), JournalError> {
+        let mut frames = 0;
+        let scanned = scan(Path::new("journal"), &mut bytes, "ledger", &mut |_, _| frames += 1)?;
+        Ok((scanned, frames))
     }
 
     /// The bug: an earlier page of an unsynchronised group is lost, a later one kept, and the run is
@@ -167,9 +175,9 @@ mod tests {
     #[test]
     fn a_group_that_lost_an_earlier_page_is_torn_and_without_back_it_reads_as_corruption() {
         let (bytes, begins) = torn(|back| back, 0..50);
-        let found = parsed(&bytes).expect("a torn group");
-        assert_eq!((found.whole, found.recovered.frames.len()), (begins, 3));
-        assert_eq!(found.recovered.dropped_bytes, (bytes.len() - begins) as u64);
+        let (found, frames) = parsed(&bytes).expect("a torn group");
+        assert_eq!((found.whole, frames), (begins as u64, 3));
+        assert_eq!(found.dropped, (bytes.len() - begins) as u64);
         let (planted, begins) = torn(|_| 0, 0..50);
         let refused = parsed(&planted).err().expect("every frame claims to have begun a group");
         assert!(matches!(refused, JournalError::Corrupt { offset, .. } if offset == begins as u64));
@@ -195,7 +203,7 @@ mod tests {
         let inner = encode_frame(&[2; 100], 0);
         bytes.extend(encode_frame(&inner, bytes.len() - begins));
         bytes[begins] ^= 1;
-        assert_eq!(parsed(&bytes).expect("a torn group").whole, begins);
+        assert_eq!(parsed(&bytes).expect("a torn group").0.whole, begins as u64);
     }
 
     /// The bug: a head that points before the file's first byte is subtracted below zero.
@@ -204,7 +212,7 @@ mod tests {
         let mut bytes = encode_frame(&header("ledger"), 0);
         let whole = bytes.len();
         bytes.extend(encode_frame(b"payload", whole + 1));
-        assert_eq!(parsed(&bytes).expect("an unfinished frame").whole, whole);
+        assert_eq!(parsed(&bytes).expect("an unfinished frame").0.whole, whole as u64);
     }
 
     /// The bug: a tail that no interrupted write can have left is cut off as one.

@@ -10,14 +10,14 @@
 mod frames;
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::primitives::Report;
-use frames::{FRAME_HEADER, Parsed, encode_frame, header, parse};
+use frames::{FRAME_HEADER, Scanned, encode_frame, header};
 
 /// Longest wait before an appended frame is made durable.
 pub const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ pub const GROUP_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 pub const GROUP_COMMIT_FRAMES: u64 = 256;
 /// Largest journal that is read, bytes.
 pub const MAX_JOURNAL: u64 = 4 << 30;
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 1 << 20;
 /// Largest payload of one frame, bytes.
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
@@ -323,23 +325,44 @@ impl Shared {
     }
 }
 
-/// Reads a journal without locking or changing it, as it stands at this moment.
+/// Reads a journal without locking or changing it, as it stands at this moment: hands each payload and
+/// its offset in the file to `take`, one at a time. Returns also the bytes of an unfinished last write.
 ///
 /// # Errors
 /// [`JournalError::NotFound`], [`JournalError::Corrupt`], or what the operating system reports.
-pub fn read(path: &Path, purpose: &str) -> Result<Recovered, JournalError> {
-    let parse_file = || {
+pub fn scan<T>(
+    path: &Path,
+    purpose: &str,
+    begin: impl Fn(Arc<File>) -> T,
+    take: impl Fn(&mut T, u64, &[u8]),
+) -> Result<(T, u64), JournalError> {
+    let failed = |error: std::io::Error| JournalError::of_file(path, &error);
+    let attempt = || {
         check_regular(path)?;
-        let bytes = std::fs::read(path).map_err(|error| JournalError::of_file(path, &error))?;
-        parse(path, &bytes, purpose)
+        let file = Arc::new(File::open(path).map_err(failed)?);
+        let size = file.metadata().map_err(failed)?.len();
+        let mut bytes = BufReader::with_capacity(READ_BYTES, &*file).take(size);
+        let mut found = begin(Arc::clone(&file));
+        let mut take = |offset: u64, payload: &[u8]| take(&mut found, offset, payload);
+        let scanned = frames::scan(path, &mut bytes, purpose, &mut take)?;
+        Ok((found, scanned.dropped))
     };
     // A writer that cut off a torn end while the file was being read leaves a reader with bytes of
     // before and after; it does so once.
-    let parsed = parse_file().or_else(|error| match error {
-        JournalError::Corrupt { .. } => parse_file(),
+    attempt().or_else(|error| match error {
+        JournalError::Corrupt { .. } => attempt(),
         other => Err(other),
-    })?;
-    Ok(parsed.recovered)
+    })
+}
+
+/// Reads all payloads of a journal, as [`scan`] does.
+///
+/// # Errors
+/// As [`scan`].
+pub fn read(path: &Path, purpose: &str) -> Result<Recovered, JournalError> {
+    let keep = |frames: &mut Vec<Vec<u8>>, _, payload: &[u8]| frames.push(payload.to_vec());
+    let (frames, dropped_bytes) = scan(path, purpose, |_| Vec::new(), keep)?;
+    Ok(Recovered { frames, dropped_bytes })
 }
 
 /// Cuts off an unfinished last write under the writer's lock, as the next writer would, and tells how
@@ -362,21 +385,27 @@ fn recover(path: &Path, purpose: &str) -> Result<(File, Recovered, u64), Journal
     check_regular(path)?;
     let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
     lock(&file, path)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    let Parsed { recovered, whole, group } = parse(path, &bytes, purpose)?;
+    let mut frames = Vec::new();
+    let mut keep = |_, payload: &[u8]| frames.push(payload.to_vec());
+    let mut bytes = BufReader::with_capacity(READ_BYTES, &file);
+    let Scanned { whole, group, dropped } = frames::scan(path, &mut bytes, purpose, &mut keep)?;
+    let recovered = Recovered { frames, dropped_bytes: dropped };
     let head = encode_frame(&header(purpose), 0);
     // The last group may have been written by a process that ended, or that was told that it could
     // not be synchronised. After that a system may count its pages as written although they are
     // not, so they are written again.
-    let last = if whole == 0 { &head } else { &bytes[group..whole] };
-    file.seek(SeekFrom::Start(group as u64)).map_err(failed)?;
-    file.write_all(last).map_err(failed)?;
+    let mut last = head;
+    if whole > 0 {
+        last = vec![0; (whole - group) as usize];
+        file.seek(SeekFrom::Start(group)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
+    }
+    file.seek(SeekFrom::Start(group)).map_err(failed)?;
+    file.write_all(&last).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     if whole == 0 {
         sync_folder_of(path)?;
     }
-    Ok((file, recovered, (group + last.len()) as u64))
+    Ok((file, recovered, group + last.len() as u64))
 }
 
 fn cut(file: &File, length: u64) -> std::io::Result<()> {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::LedgerError;
 use crate::commit::merkle::CompactRange;
 use crate::commit::{Entry, Sha256};
-use crate::evidence::{AnchorRecord, Log};
+use crate::evidence::{AnchorRecord, FrameError, Log};
 use crate::files;
-use crate::journal::{JournalError, write_durably};
+use crate::journal::{self, JournalError, write_durably};
 use crate::primitives::{Address, Digest};
 use crate::receipt::Body;
 use crate::verify::{MAX_DOCUMENT, MAX_RECIPE};
@@ -160,15 +161,24 @@ impl RunFolder {
     /// # Errors
     /// [`LedgerError::Journal`], [`LedgerError::Frame`].
     pub fn log(&self, worker: Address, lane: u32) -> Result<Log, LedgerError> {
-        let recovered = crate::journal::read(&self.lane(worker, lane).join("journal"), "ledger")?;
-        let mut log = Log::from_frames(worker, lane, &recovered.frames)?;
+        let path = self.lane(worker, lane).join("journal");
+        let begin = |file: Arc<File>| (Log::new(worker, lane, file), 0, None);
+        let take = |found: &mut (Log, usize, Option<FrameError>), offset, payload: &[u8]| {
+            let (log, number, refused) = found;
+            if refused.is_none() {
+                *refused = log.take(offset, payload).err().map(|error| error.at(*number));
+            }
+            *number += 1;
+        };
+        let ((mut log, _, refused), dropped_bytes) = journal::scan(&path, "ledger", begin, take)?;
+        refused.map_or(Ok(()), Err)?;
         if log.shown() as u64 != log.size() {
             return Err(damaged(
                 &self.lane(worker, lane),
                 "a journal withholds receipts, as only bundles do",
             ));
         }
-        log.dropped_bytes = recovered.dropped_bytes;
+        log.dropped_bytes = dropped_bytes;
         Ok(log)
     }
 

@@ -219,7 +219,7 @@ impl Ledger {
         let secret = keys.lane_secret(log_id(run, worker, lane))?;
         let lock = keys.lock_lane(log_id(run, worker, lane))?;
         let (journal, recovered) = Journal::open(&path, "ledger")?;
-        let log = Log::from_frames(worker, lane, &recovered.frames)?;
+        let log = folder.log(worker, lane)?;
         let found = log.size();
         let delegation = delegation(&log, run, signer.address())?;
         let own =
@@ -257,10 +257,9 @@ impl Ledger {
             return Ok(ledger);
         }
         let reason = u64::from(!was_closed);
-        let dropped = recovered.dropped_bytes;
         ledger.record(
             "resume",
-            &[("step", step.into()), ("reason", reason.into()), ("droppedBytes", dropped.into())],
+            &[("step", step.into()), ("reason", reason.into()), ("droppedBytes", recovered.dropped_bytes.into())],
             &[],
         )?;
         ledger.flush()?;
