@@ -270,7 +270,7 @@ fn kill_often(folder: &Path, library: &Path, kills: u64, every: u64, is_honest: 
     let mut kills_of_run = 0;
     let mut older: Option<(PathBuf, u64)> = None;
     while counts.kills < kills {
-        let calls = random.one_of(&[30, 200 / every]);
+        let calls = random.one_of(&[60, 200 / every]);
         let when = random.one_of(&["before", "half", "after", "fsync", "fsync"]);
         let call = format!("{}:{when}", 1 + random.below(calls));
         let end = match random.below(3) {
