@@ -136,19 +136,21 @@ def test_anchor_uses_the_development_chain(command, copy: Path, tmp_path: Path) 
     assert "self-anchored" in out
 
 
-def test_doctor_reports_and_repairs_nothing(command, copy: Path, home: Path) -> None:
-    code, out, _ = command("doctor", copy)
+def test_doctor_reports_and_repairs_nothing(command, tmp_path: Path, home: Path) -> None:
+    run = tmp_path / "run"
+    samples.record(run)
+    code, out, _ = command("doctor", run)
     assert code == 0, out
     assert "agrees with hashlib" in out
-    path = samples.journal(copy)
+    path = samples.journal(run)
     path.write_bytes(path.read_bytes()[:-5])
-    next((copy / "objects").iterdir()).unlink()
-    before = every_file(copy) | every_file(home)
-    code, out, _ = command("doctor", copy, "--json")
+    next((run / "objects").iterdir()).unlink()
+    before = every_file(run) | every_file(home)
+    code, out, _ = command("doctor", run, "--json")
     assert code == 1
     bad = {each["what"] for each in json.loads(out) if not each["ok"]}
     assert bad == {"journal", "objects"}
-    assert every_file(copy) | every_file(home) == before
+    assert every_file(run) | every_file(home) == before
 
 
 def found(command, *arguments: object) -> tuple[int, dict[str, str], set[str]]:
@@ -159,32 +161,36 @@ def found(command, *arguments: object) -> tuple[int, dict[str, str], set[str]]:
     return code, details, {each["what"] for each in findings if not each["ok"]}
 
 
-def test_doctor_repairs_an_unfinished_write_and_says_what_it_dropped(command, copy: Path) -> None:
+def test_doctor_repairs_an_unfinished_write_and_says_what_it_dropped(command, tmp_path: Path) -> None:
     """Nothing but the torn end may go: it is a tree head's, so every receipt stays."""
-    path = samples.journal(copy)
+    run = tmp_path / "run"
+    samples.record(run)
+    path = samples.journal(run)
     path.write_bytes(path.read_bytes()[:-5])
     torn = path.stat().st_size
-    before = every_file(copy)
-    code, details, bad = found(command, copy, "--repair")
+    before = every_file(run)
+    code, details, bad = found(command, run, "--repair")
     dropped = torn - path.stat().st_size
     assert (code, bad) == (0, set())
     assert dropped > 0
     assert f"17 receipts, 0 tree heads; dropped {dropped} bytes" in details["journal"]
-    assert {name for name, digest in every_file(copy).items() if before[name] != digest} == {path}
-    assert "whole" in found(command, copy, "--repair")[1]["journal"]
-    assert counterfoil.verify(copy).integrity.startswith("intact")
+    assert {name for name, digest in every_file(run).items() if before[name] != digest} == {path}
+    assert "whole" in found(command, run, "--repair")[1]["journal"]
+    assert counterfoil.verify(run).integrity.startswith("intact")
 
 
-def test_doctor_repairs_nothing_of_a_lane_that_has_lost_receipts(command, copy: Path) -> None:
+def test_doctor_repairs_nothing_of_a_lane_that_has_lost_receipts(command, tmp_path: Path) -> None:
     """A damaged end of durable receipts looks torn: cutting it off would destroy them."""
-    path = samples.journal(copy)
+    run = tmp_path / "run"
+    samples.record(run)
+    path = samples.journal(run)
     path.write_bytes(path.read_bytes()[:-1500])
-    before = every_file(copy)
-    code, details, bad = found(command, copy, "--repair")
+    before = every_file(run)
+    code, details, bad = found(command, run, "--repair")
     assert (code, bad) == (1, {"journal", "released"})
     assert "17 receipts" in details["released"]
     assert "left there" in details["journal"]
-    assert every_file(copy) == before
+    assert every_file(run) == before
 
 
 def test_doctor_repairs_no_damage(command, copy: Path) -> None:
