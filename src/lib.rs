@@ -2,7 +2,7 @@
 //! append-only ledgers of receipts, and checks of all of them.
 //!
 //! The modules stand in one order and never look back: [`primitives`] < [`tensor`] < [`commit`] <
-//! [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`files`] < [`ledger`], [`keys`] <
+//! [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`keys`] < [`files`] < [`ledger`] <
 //! [`chain`], [`storage`] < [`audit`] touch files, clocks and sockets and need the feature `io`. `docs/format.md` in the
 //! repository is the normative description of every byte written here.
 

@@ -113,9 +113,8 @@ pub(super) fn scan(
     take: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<Scanned, JournalError> {
     let failed = |error: std::io::Error| JournalError::of_file(path, &error);
-    let corrupt = |offset: u64, detail: String| {
-        Err(JournalError::Corrupt { path: path.to_path_buf(), offset, detail })
-    };
+    let corrupt =
+        |offset: u64, detail: String| Err(JournalError::Corrupt { path: path.to_path_buf(), offset, detail });
     let (mut whole, mut group, mut frame) = (0, 0, Vec::new());
     loop {
         frame.clear();

@@ -474,7 +474,11 @@ pub fn write_durably(path: &Path, parts: &[&[u8]]) -> Result<(), JournalError> {
     sync_folder_of(path)
 }
 
-fn sync_folder_of(path: &Path) -> Result<(), JournalError> {
+/// Makes the name of a file or folder durable.
+///
+/// # Errors
+/// What the operating system reports.
+pub fn sync_folder_of(path: &Path) -> Result<(), JournalError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
     File::open(folder)

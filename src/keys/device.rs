@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use k256::elliptic_curve::zeroize::Zeroizing;
 
 use super::keystore::{Keystore, encrypt};
-use super::secret::{SecretFile, parse_digits, sync_folder_of, write_digits, write_new};
+use super::secret::{SecretFile, parse_digits, write_digits, write_new};
 use super::{KeyError, KeyFolder, Password, random, storage};
+use crate::journal::sync_folder_of;
 use crate::primitives::Address;
 use crate::receipt::{LocalSigner, Signer};
 

@@ -8,7 +8,6 @@ mod device;
 mod keystore;
 mod secret;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use k256::elliptic_curve::zeroize::Zeroizing;
@@ -16,6 +15,7 @@ use k256::elliptic_curve::zeroize::Zeroizing;
 pub use device::{Restored, create_key, generate_key, load_key};
 pub use keystore::KeystoreError;
 
+use crate::journal::{JournalError, sync_folder_of, write_durably};
 use crate::primitives::{Address, Digest, Report};
 use crate::receipt::{LaneSecret, SignError};
 use secret::{SecretFile, write_digits};
@@ -75,6 +75,12 @@ pub enum KeyError {
 impl From<SignError> for KeyError {
     fn from(_: SignError) -> Self {
         KeyError::Invalid { place: "the key given".into() }
+    }
+}
+
+impl From<JournalError> for KeyError {
+    fn from(error: JournalError) -> Self {
+        KeyError::Storage { path: error.place().unwrap_or_default(), detail: error.to_string() }
     }
 }
 
@@ -178,7 +184,12 @@ impl KeyFolder {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.recursive(true);
         for name in ["lanes", "released"] {
-            builder.create(folder.path.join(name)).map_err(|error| storage(&folder.path, &error))?;
+            let path = folder.path.join(name);
+            if !path.is_dir() {
+                builder.create(&path).map_err(|error| storage(&path, &error))?;
+                sync_folder_of(&path)?;
+                sync_folder_of(&folder.path)?;
+            }
         }
         Ok(folder)
     }
@@ -251,11 +262,7 @@ impl KeyFolder {
     /// [`KeyError::Storage`].
     pub fn set_released(&self, log: Digest, size: u64) -> Result<(), KeyError> {
         let path = self.released_path(log);
-        let partial = path.with_extension("partial");
-        let written = std::fs::File::create(&partial)
-            .and_then(|mut file| writeln!(file, "{size}").and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&partial, &path));
-        written.map_err(|error| storage(&path, &error))
+        Ok(write_durably(&path, &[format!("{size}\n").as_bytes()])?)
     }
 
     /// Keeps every other process of this user from writing the same lane, also in a copy of its run,

@@ -9,6 +9,7 @@ use k256::elliptic_curve::zeroize::Zeroizing;
 
 use super::keystore::MAX_FILE;
 use super::{KeyError, random, storage};
+use crate::journal::sync_folder_of;
 
 /// The bytes of a file, and who else may read them.
 pub(super) struct SecretFile {
@@ -86,15 +87,5 @@ pub(super) fn write_new(path: &Path, text: &[u8]) -> Result<(), KeyError> {
         std::io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.display().to_string() },
         _ => failed(error),
     })?;
-    sync_folder_of(path)
-}
-
-/// Makes names that were given or taken in this file's folder durable.
-pub(super) fn sync_folder_of(path: &Path) -> Result<(), KeyError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    #[cfg(unix)]
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| storage(folder, &error))?;
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
+    Ok(sync_folder_of(path)?)
 }

@@ -11,7 +11,7 @@ use crate::commit::merkle::CompactRange;
 use crate::commit::{Entry, Sha256};
 use crate::evidence::{AnchorRecord, FrameError, Log};
 use crate::files;
-use crate::journal::{self, JournalError, write_durably};
+use crate::journal::{self, JournalError, sync_folder_of, write_durably};
 use crate::primitives::{Address, Digest};
 use crate::receipt::Body;
 use crate::verify::{MAX_DOCUMENT, MAX_RECIPE};
@@ -132,8 +132,15 @@ impl RunFolder {
         self.path.join("workers").join(format!("{worker:#x}")).join(lane.to_string())
     }
 
+    /// Makes a folder of the run. Its name is durable on return, and so are those above it: up to the
+    /// run's own, which a process may have made that ended before it could say so, and beyond where
+    /// they were missing.
     pub(super) fn make(&self, path: &Path) -> Result<(), LedgerError> {
-        std::fs::create_dir_all(path).map_err(|error| io_error(path, &error))
+        let above: Vec<&Path> = path.ancestors().filter(|folder| !folder.as_os_str().is_empty()).collect();
+        let is_new = |folder: &&Path| folder.starts_with(&self.path) || !folder.exists();
+        let new = above.iter().take_while(|folder| is_new(folder)).count();
+        std::fs::create_dir_all(path).map_err(|error| io_error(path, &error))?;
+        above[..new].iter().try_for_each(|folder| Ok(sync_folder_of(folder)?))
     }
 
     /// All lanes that have a journal, in order of their names.
@@ -244,10 +251,11 @@ impl RunFolder {
     /// [`LedgerError::Journal`] when they cannot be written.
     pub fn store_object(&self, root: &Digest, bytes: &[u8]) -> Result<(), LedgerError> {
         let path = object_path(&self.path, root);
-        if !path.exists() {
-            write_durably(&path, &[bytes])?;
+        match path.exists() {
+            // Whoever wrote it may have been told that its name could not be made durable.
+            true => Ok(sync_folder_of(&path)?),
+            false => Ok(write_durably(&path, &[bytes])?),
         }
-        Ok(())
     }
 
     /// The bytes of a tensor's object, if they are the tensor's; none when the object is missing.

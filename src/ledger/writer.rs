@@ -259,7 +259,11 @@ impl Ledger {
         let reason = u64::from(!was_closed);
         ledger.record(
             "resume",
-            &[("step", step.into()), ("reason", reason.into()), ("droppedBytes", recovered.dropped_bytes.into())],
+            &[
+                ("step", step.into()),
+                ("reason", reason.into()),
+                ("droppedBytes", recovered.dropped_bytes.into()),
+            ],
             &[],
         )?;
         ledger.flush()?;

@@ -96,8 +96,7 @@ impl Disk {
                 b'I' => drop(changes.remove(&note.inode)),
                 b'W' | b'T' | b'S' | b'E' => changes.entry(note.inode).or_default().push(note),
                 b'D' => drop(names.remove(&note.inode)),
-                // A run's folders are taken to be durable once they are made.
-                b'F' | b'M' => {}
+                b'F' => {}
                 _ => names.entry(note.inode).or_default().push((number, note)),
             }
         }

@@ -125,7 +125,7 @@ impl Trial {
     fn new(folder: &Path, library: &Path) -> Trial {
         let folder = tempfile::tempdir_in(folder).unwrap();
         let disk = Disk::new(folder.path(), library);
-        let home = folder.path().join("home");
+        let home = disk.root.join("home");
         Trial { home, run: disk.root.join("run"), disk, _folder: folder, acknowledged: BTreeMap::new() }
     }
 
