@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash gpu ptx ptx-check sanitize contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash gpu ptx ptx-check sanitize fuzz contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -17,6 +17,11 @@ UV := $(BIN)/uv pip install --python $(BIN)/python
 MATURIN := env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/.venv PATH="$(BIN):$$PATH" $(BIN)/maturin
 
 PTX := $(BIN)/uv run --quiet --no-project --python $(BIN)/python tools/ptx.py
+
+# Build scripts are not instrumented when a target is named.
+HOST = $(shell rustc --print host-tuple)
+COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 \
+	inline-8bit-counters pc-table trace-compares)
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard contracts/artifacts/*) \
 	$(shell find src crates -type f -not -path '*/target/*')
@@ -88,6 +93,13 @@ endif
 sanitize: ## The hashing tests under AddressSanitizer (x86-64 Linux)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --quiet --test hashing \
 		--target x86_64-unknown-linux-gnu --target-dir target/sanitized
+
+# A stable toolchain can instrument: these are LLVM's options, not rustc's unstable ones.
+fuzz: ## Fuzz every parser of outside bytes, guided by coverage (SECONDS=60; needs a C++ compiler)
+	@command -v "$${CXX:-c++}" > /dev/null || { echo 'make fuzz needs a C++ compiler (libFuzzer is C++): install g++ or set CXX' >&2; exit 1; }
+	RUSTFLAGS='$(COVERAGE)' cargo build --release --quiet --manifest-path fuzz/Cargo.toml \
+		--target-dir target/fuzz --target $(HOST)
+	target/fuzz/$(HOST)/release/counterfoil-fuzz $(or $(SECONDS),60) $(ONLY)
 
 ptx: .venv/.dependencies ## Compile the CUDA sources to the PTX that is committed (x86-64 Linux)
 	$(PTX) build
