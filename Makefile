@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash gpu ptx ptx-check sanitize fuzz contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash gpu ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -100,6 +100,14 @@ fuzz: ## Fuzz every parser of outside bytes, guided by coverage (SECONDS=60; nee
 	RUSTFLAGS='$(COVERAGE)' cargo build --release --quiet --manifest-path fuzz/Cargo.toml \
 		--target-dir target/fuzz --target $(HOST)
 	target/fuzz/$(HOST)/release/counterfoil-fuzz $(or $(SECONDS),60) $(ONLY)
+
+# The list has one line for each place in the source at which a fault went unnoticed.
+mutants: ## Put faults into the core, list those no Rust test notices (ONLY=src/receipt; needs cargo-mutants)
+	@command -v cargo-mutants > /dev/null || { echo 'make mutants needs cargo-mutants: cargo install cargo-mutants' >&2; exit 1; }
+	@CARGO_TARGET_DIR=$(CURDIR)/target/mutants cargo mutants --output target $(if $(ONLY),--re '^$(ONLY)') \
+		|| case $$? in 2 | 3) ;; *) exit 1 ;; esac
+	@cd target/mutants.out && missed=$$(wc -l < missed.txt) && noticed=$$(cat caught.txt timeout.txt | wc -l) && \
+		cat missed.txt && echo "$$noticed of $$((noticed + missed)) faults were noticed"
 
 ptx: .venv/.dependencies ## Compile the CUDA sources to the PTX that is committed (x86-64 Linux)
 	$(PTX) build
