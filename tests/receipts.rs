@@ -631,3 +631,35 @@ fn proofs_hold_in_every_small_tree() {
         }
     }
 }
+
+/// Python raises its errors from these parts: one that is lost leaves the caller without a clue.
+#[test]
+fn refusals_say_what_was_expected_and_found() {
+    let parts = |error: &dyn Report| (error.code(), error.expected(), error.actual(), error.place());
+    let text = |text: &str| Some(text.to_string());
+    let unknown = Entry::dense("w", "F99", &[1], Digest::ZERO).expect_err("no such dtype");
+    let (code, expected, actual, place) = parts(&unknown);
+    assert_eq!((code, actual, place), ("unsupported-dtype", text("F99"), text("w")));
+    assert!(expected.is_some_and(|tags| tags.starts_with("BOOL U8 I8 ")));
+    let alias = Entry { name: "b".into(), content: Content::Alias { target: "a".into() } };
+    let lonely = State::new(vec![alias]).expect_err("its target is missing");
+    assert_eq!(parts(&lonely), ("invalid-input", None, None, text("b")));
+    let garbage = Entry::decode(b"counterfoil.entry.v2").expect_err("another tag");
+    assert_eq!(parts(&garbage), ("invalid-input", None, None, None));
+    let (one, two) = (Digest::repeat_byte(1), Digest::repeat_byte(2));
+    for (error, expected, actual, place) in [
+        (ProofError::WrongLength { expected: 3, actual: 4 }, text("3"), text("4"), None),
+        (
+            ProofError::RootMismatch { expected: one, actual: two },
+            Some(one.to_string()),
+            Some(two.to_string()),
+            None,
+        ),
+        (ProofError::IndexOutOfRange { index: 5, size: 5 }, None, None, text("leaf 5 of 5")),
+        (ProofError::Sizes { m: 2, n: 1 }, None, None, text("sizes 2 and 1")),
+    ] {
+        assert_eq!(parts(&error), ("proof", expected, actual, place));
+    }
+    let large = ShardError::TooLarge { offset: 1, size: u64::MAX };
+    assert_eq!(parts(&large), ("invalid-input", None, None, None));
+}
