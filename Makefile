@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python crash notebooks lint format bench bench-hash gpu ptx ptx-check sanitize contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python notebooks lint format bench bench-hash bench-ledger gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -17,6 +17,11 @@ UV := $(BIN)/uv pip install --python $(BIN)/python
 MATURIN := env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/.venv PATH="$(BIN):$$PATH" $(BIN)/maturin
 
 PTX := $(BIN)/uv run --quiet --no-project --python $(BIN)/python tools/ptx.py
+
+# Build scripts are not instrumented when a target is named.
+HOST = $(shell rustc --print host-tuple)
+COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 \
+	inline-8bit-counters pc-table trace-compares)
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard contracts/artifacts/*) \
 	$(shell find src crates -type f -not -path '*/target/*')
@@ -75,6 +80,9 @@ bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FI
 	cargo bench --quiet --bench sha3 --no-run
 	$(BIN)/python benches/hashing.py --file $(or $(FILE),2)
 
+bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
+	$(BIN)/python benches/ledger.py --receipts $(or $(RECEIPTS),1000000)
+
 # On a machine with a GPU and without a compiler or a network, a wheel in dist/ is enough.
 gpu: $(if $(DRY),.venv/.extension) ## Check and measure hashing on an NVIDIA GPU (9 minutes; DRY=1: on the CPU, in small)
 ifdef DRY
@@ -88,9 +96,29 @@ else
 	$(PYTHON) benches/gpu $(if $(ONLY),--only $(ONLY)) $(if $(RESULTS),--results $(RESULTS))
 endif
 
+wasm: .venv/.extension ## Build the verifier for browsers and compare it with the native one (needs rustup and node)
+	rustup target add wasm32-unknown-unknown
+	cargo build --quiet --package counterfoil-wasm --target wasm32-unknown-unknown --profile wasm
+	$(BIN)/python -m pytest -q -rs tests/python/integration/test_wasm.py
+
 sanitize: ## The hashing tests under AddressSanitizer (x86-64 Linux)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --quiet --test hashing \
 		--target x86_64-unknown-linux-gnu --target-dir target/sanitized
+
+# A stable toolchain can instrument: these are LLVM's options, not rustc's unstable ones.
+fuzz: ## Fuzz every parser of outside bytes, guided by coverage (SECONDS=60; needs a C++ compiler)
+	@command -v "$${CXX:-c++}" > /dev/null || { echo 'make fuzz needs a C++ compiler (libFuzzer is C++): install g++ or set CXX' >&2; exit 1; }
+	RUSTFLAGS='$(COVERAGE)' cargo build --release --quiet --manifest-path fuzz/Cargo.toml \
+		--target-dir target/fuzz --target $(HOST)
+	target/fuzz/$(HOST)/release/counterfoil-fuzz $(or $(SECONDS),60) $(ONLY)
+
+# The list has one line for each place in the source at which a fault went unnoticed.
+mutants: ## Put faults into the core, list those no Rust test notices (ONLY=src/receipt; needs cargo-mutants)
+	@command -v cargo-mutants > /dev/null || { echo 'make mutants needs cargo-mutants: cargo install cargo-mutants' >&2; exit 1; }
+	@CARGO_TARGET_DIR=$(CURDIR)/target/mutants cargo mutants --output target $(if $(ONLY),--re '^$(ONLY)') \
+		|| case $$? in 2 | 3) ;; *) exit 1 ;; esac
+	@cd target/mutants.out && missed=$$(wc -l < missed.txt) && noticed=$$(cat caught.txt timeout.txt | wc -l) && \
+		cat missed.txt && echo "$$noticed of $$((noticed + missed)) faults were noticed"
 
 ptx: .venv/.dependencies ## Compile the CUDA sources to the PTX that is committed (x86-64 Linux)
 	$(PTX) build

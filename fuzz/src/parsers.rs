@@ -1,0 +1,194 @@
+//! Parsers of one piece of outside bytes: they answer with a value or an error, and what they accept
+//! they would write again byte for byte.
+
+use std::path::PathBuf;
+
+use counterfoil::commit::{ChunkOpening, Commitment, Entry, Opening, Shard, merge_shards};
+use counterfoil::evidence::{AnchorRecord, Frame, Log};
+use counterfoil::journal::{self, Journal};
+use counterfoil::primitives::{Address, Digest};
+use counterfoil::receipt::schema::{KINDS, Kind, TREE_HEAD};
+use counterfoil::receipt::{
+    Body, LocalSigner, Signature, SignatureError, Signer, Value, recover, typed_data,
+};
+use counterfoil::verify::Specification;
+use libfuzzer_sys::arbitrary::Unstructured;
+
+use crate::sample;
+use crate::tampered::high_s_twin;
+
+pub fn frame(bytes: &[u8]) {
+    if let Ok(frame) = Frame::decode(bytes) {
+        assert_eq!(frame.encode(), bytes);
+    }
+}
+
+fn journal_file() -> PathBuf {
+    std::env::temp_dir().join(format!("counterfoil-fuzz-{}.journal", std::process::id()))
+}
+
+pub fn journal(bytes: &[u8]) {
+    let path = journal_file();
+    std::fs::write(&path, bytes).expect("the temporary folder is writable");
+    let found = journal::read(&path, "ledger");
+    std::fs::remove_file(&path).expect("it was written");
+    let Ok(found) = found else { return };
+    let kept: usize = found.frames.iter().map(Vec::len).sum();
+    assert!(kept + found.dropped_bytes as usize <= bytes.len(), "more was read than is there");
+    let _ = Log::from_frames(Address::ZERO, 0, &found.frames);
+}
+
+pub fn journal_seeds() -> Vec<Vec<u8>> {
+    let path = journal_file();
+    let written = |frames: &[Vec<u8>]| {
+        let _ = std::fs::remove_file(&path);
+        let journal = Journal::create(&path, "ledger").expect("a new file");
+        frames.iter().for_each(|frame| journal.append(frame).expect("room"));
+        journal.flush().expect("a disk");
+        std::fs::read(&path).expect("it was written")
+    };
+    let seeds = vec![written(&[]), written(&[b"x".to_vec(), b"yz".to_vec()]), written(&sample::frames())];
+    std::fs::remove_file(&path).expect("it was written");
+    seeds
+}
+
+pub fn entry(bytes: &[u8]) {
+    let Ok((entry, is_blinded, root)) = Entry::decode(bytes) else { return };
+    if !is_blinded {
+        assert_eq!((entry.encode(None), entry.root()), (bytes.to_vec(), root));
+    }
+}
+
+pub fn entry_seeds() -> Vec<Vec<u8>> {
+    let key = Digest::repeat_byte(5);
+    let state = sample::state();
+    state.entries().iter().flat_map(|entry| [entry.encode(None), entry.encode(Some(&key))]).collect()
+}
+
+pub fn opening(bytes: &[u8]) {
+    let Ok(opening) = serde_json::from_slice::<Opening>(bytes) else { return };
+    let written = serde_json::to_vec(&opening).expect("plain data");
+    assert_eq!(serde_json::from_slice::<Opening>(&written).expect("what was written"), opening);
+    // Against its own digest, so that the checks behind the first one are reached.
+    let _ = opening.verify(&opening.commitment.digest(&Digest::ZERO), &Digest::ZERO);
+}
+
+pub fn opening_seeds() -> Vec<Vec<u8>> {
+    let (state, data) = (sample::state(), sample::tensor());
+    let chunk = ChunkOpening::new(&data, 2).expect("three chunks");
+    let blinded = state.prove("bias", Some(&Digest::repeat_byte(5))).expect("an entry");
+    let mut whole = state.prove("weight", None).expect("an entry");
+    whole.chunk = Some(chunk.clone());
+    let bytes = Opening { commitment: Commitment::of_bytes(&data), entry: None, chunk: Some(chunk) };
+    [blinded, whole, bytes].iter().map(|opening| serde_json::to_vec(opening).expect("plain data")).collect()
+}
+
+/// Two encoded shards, the first one's length before them.
+pub fn shard(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return };
+    let (one, two) = rest.split_at((u16::from_be_bytes(*length) as usize).min(rest.len()));
+    let mut shards = Vec::new();
+    for bytes in [one, two] {
+        if let Ok(shard) = Shard::decode(bytes) {
+            assert_eq!(shard.encode(), bytes);
+            shards.push(shard);
+        }
+    }
+    let _ = merge_shards(&shards);
+}
+
+pub fn shard_seeds() -> Vec<Vec<u8>> {
+    let data = sample::tensor();
+    let pair = |at: usize| {
+        let shard =
+            |bytes: &[u8], offset| Shard::new(bytes, offset, &mut |_| true).ok().flatten().expect("a shard");
+        let (one, two) = (shard(&data[..at], 0), shard(&data[at..], at as u64));
+        assert_eq!(merge_shards(&[two.clone(), one.clone()]), Ok(Commitment::of_bytes(&data)));
+        let one = one.encode();
+        [&(one.len() as u16).to_be_bytes()[..], &one, &two.encode()].concat()
+    };
+    [0, 1, 1024, 1500, 2999].map(pair).to_vec()
+}
+
+pub fn anchor(bytes: &[u8]) {
+    let Ok(record) = serde_json::from_slice::<AnchorRecord>(bytes) else { return };
+    let written = serde_json::to_vec(&record).expect("plain data");
+    assert_eq!(serde_json::from_slice::<AnchorRecord>(&written).expect("what was written"), record);
+}
+
+pub fn anchor_seeds() -> Vec<Vec<u8>> {
+    vec![serde_json::to_vec(&crate::chains::anchored().record).expect("plain data")]
+}
+
+pub fn specification(bytes: &[u8]) {
+    let Ok(specification) = Specification::parse(bytes) else { return };
+    specification.floor().digest();
+    for kind in KINDS.iter().filter(|kind| !kind.fields.is_empty()) {
+        let public = kind.fields.iter().filter(|field| specification.is_public(kind, field.name));
+        assert!(public.count() <= specification.public.len());
+    }
+}
+
+pub fn specification_seeds() -> Vec<Vec<u8>> {
+    let more =
+        br#"{"name":"run","policy":{"batch":2,"checkpoint":50},"public":["genesis.dataset"],"n":[1.5]}"#;
+    vec![b"{}".to_vec(), more.to_vec(), sample::RUN.specification.clone()]
+}
+
+fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| !kind.fields.is_empty()).chain([&TREE_HEAD])
+}
+
+/// The first byte chooses the kind.
+pub fn body(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let Some(kind) = kinds().nth(usize::from(*first)) else { return };
+    let Ok(body) = Body::decode(kind, rest) else { return };
+    assert_eq!(body.encode(), rest);
+    let values: Vec<(&str, Value)> = body.fields().map(|(field, value)| (field.name, value)).collect();
+    assert_eq!(Body::new(kind, &values), Ok(body.clone()));
+    typed_data(&body);
+    body.digest();
+}
+
+pub fn body_seeds() -> Vec<Vec<u8>> {
+    let filled = |(number, kind): (usize, &'static Kind)| {
+        let mut bytes = vec![number as u8];
+        bytes.extend(Body::new(kind, &[("schema", 1.into())]).expect("a body").encode());
+        bytes
+    };
+    kinds().enumerate().map(filled).collect()
+}
+
+/// A digest and a signature, then a key that signs the digest.
+pub fn signature(bytes: &[u8]) {
+    let mut input = Unstructured::new(bytes);
+    let (Ok(digest), Ok(signature), Ok(key)) = (input.arbitrary(), input.arbitrary(), input.arbitrary())
+    else {
+        return;
+    };
+    let (digest, key): (Digest, [u8; 32]) = (Digest::new(digest), key);
+    let only_encoding = |signature: &Signature, signer: Address| {
+        let twin = Signature(high_s_twin(&signature.0).expect("its s is below the order"));
+        assert_eq!(recover(digest, &twin), Err(SignatureError::HighS));
+        let mut other = *signature;
+        other.0[64] ^= 27 ^ 28;
+        assert_ne!(recover(digest, &other), Ok(signer));
+        other.0[64] = signature.0[64] - 27;
+        assert!(recover(digest, &other).is_err());
+    };
+    let signature = Signature(signature);
+    if let Ok(signer) = recover(digest, &signature) {
+        only_encoding(&signature, signer);
+    }
+    if let Ok(signer) = LocalSigner::from_bytes(&key) {
+        let signature = signer.sign(digest).expect("a local key signs");
+        assert_eq!(recover(digest, &signature), Ok(signer.address()));
+        only_encoding(&signature, signer.address());
+    }
+}
+
+pub fn signature_seeds() -> Vec<Vec<u8>> {
+    let receipt = &sample::RUN.log.receipts[0];
+    vec![[receipt.digest.as_slice(), &receipt.signature.0, &[7; 32]].concat()]
+}
