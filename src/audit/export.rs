@@ -108,7 +108,7 @@ impl Record {
         }
         parts.sort_by(|one, next| (one.kind, &one.name).cmp(&(next.kind, &next.name)));
         let run = self.contents.run().ok_or_else(|| damaged("genesis", "the run has no genesis receipt"))?;
-        let head = Manifest { run, parts }.sign(signer)?;
+        let head = Manifest { run, maker: signer.address(), parts }.sign(signer)?;
 
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let failed = |error: std::io::Error| LedgerError::from(JournalError::of_file(&partial, &error));

@@ -118,6 +118,8 @@ impl From<Truncated> for BundleError {
 pub struct Manifest {
     /// The run.
     pub run: Digest,
+    /// Whoever makes the bundle and signs this list. A signature alone names whatever key fits it.
+    pub maker: Address,
     /// The parts in the order in which they lie in the file.
     pub parts: Vec<Part>,
 }
@@ -125,7 +127,8 @@ pub struct Manifest {
 impl Manifest {
     /// The bytes of the manifest.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = [self.run.as_slice(), &(self.parts.len() as u32).to_be_bytes()].concat();
+        let count = (self.parts.len() as u32).to_be_bytes();
+        let mut bytes = [self.run.as_slice(), self.maker.as_slice(), &count].concat();
         for part in &self.parts {
             bytes.push(part.kind as u8);
             bytes.extend((part.name.len() as u16).to_be_bytes());
@@ -138,7 +141,7 @@ impl Manifest {
 
     fn decode(bytes: &[u8]) -> Result<Manifest, BundleError> {
         let mut reader = Reader::new(bytes);
-        let (run, count) = (reader.digest()?, reader.u32()?);
+        let (run, maker, count) = (reader.digest()?, Address::from(reader.array()?), reader.u32()?);
         let mut parts: Vec<Part> = Vec::new();
         for _ in 0..count {
             let number = reader.u8()?;
@@ -160,7 +163,7 @@ impl Manifest {
         }
         match reader.rest() {
             [] if parts.first().is_some_and(|part| part.kind == PartKind::Specification) => {
-                Ok(Manifest { run, parts })
+                Ok(Manifest { run, maker, parts })
             }
             [] => Err(damaged("the manifest", "spec.json first", "another part")),
             rest => Err(damaged("the manifest", "its end", format!("{} more bytes", rest.len()))),
@@ -176,7 +179,7 @@ impl Manifest {
         Body::new(&BUNDLE, &values).expect("the fields of BundleV1")
     }
 
-    /// The beginning of a bundle: everything before the parts.
+    /// The beginning of a bundle: everything before the parts. `signer` is the maker.
     ///
     /// # Errors
     /// What the signer reports.
@@ -238,7 +241,8 @@ pub struct Bundle {
     manifest: Manifest,
     /// Where each part begins.
     offsets: Vec<u64>,
-    exporter: Result<Address, SignatureError>,
+    /// Who signed the manifest.
+    signer: Result<Address, SignatureError>,
 }
 
 impl Bundle {
@@ -275,8 +279,8 @@ impl Bundle {
         if end != size {
             return Err(damaged("its end", format!("{end} bytes"), format!("{size} bytes")));
         }
-        let exporter = recover(manifest.body(&encoded).digest(), &signature);
-        let bundle = Bundle { source, manifest, offsets, exporter };
+        let signer = recover(manifest.body(&encoded).digest(), &signature);
+        let bundle = Bundle { source, manifest, offsets, signer };
         for (part, offset) in bundle.manifest.parts.iter().zip(&bundle.offsets) {
             let actual = bundle.digest_of(*offset, part.size)?;
             if actual != part.digest {
@@ -303,12 +307,17 @@ impl Bundle {
         self.manifest.run
     }
 
-    /// Who made the bundle and signed its manifest.
+    /// Who says to have made the bundle.
+    pub fn maker(&self) -> Address {
+        self.manifest.maker
+    }
+
+    /// Who signed the manifest.
     ///
     /// # Errors
     /// [`SignatureError`] when the signature names nobody.
-    pub fn exporter(&self) -> Result<Address, SignatureError> {
-        self.exporter
+    pub fn signer(&self) -> Result<Address, SignatureError> {
+        self.signer
     }
 
     /// The parts of a kind, with their bytes' places.

@@ -61,7 +61,7 @@ pub struct Contents {
     /// What could not be read at all.
     pub damage: Vec<Edge>,
     /// Who made the bundle; none for a folder.
-    pub exporter: Option<Address>,
+    pub maker: Option<Address>,
     /// Roots of the objects in a bundle, each of which must belong to a tensor that is opened.
     pub objects: BTreeSet<Digest>,
 }
@@ -103,9 +103,12 @@ impl Contents {
                 None => contents.damage.push(edge(&format!("bundle: anchor {name}"), "no anchor record")),
             }
         }
-        match bundle.exporter() {
-            Ok(exporter) => contents.exporter = Some(exporter),
-            Err(error) => contents.damage.push(edge("bundle: manifest <- signature", error)),
+        let maker = bundle.maker();
+        let place = "bundle: manifest <- signature";
+        match bundle.signer() {
+            Ok(signer) if signer == maker => contents.maker = Some(maker),
+            Ok(signer) => contents.damage.push(Edge::new(place, maker, signer)),
+            Err(error) => contents.damage.push(Edge::new(place, maker, error)),
         }
         contents.objects = bundle.objects().collect();
         let run = contents.run().unwrap_or_default();
@@ -184,7 +187,7 @@ impl Contents {
         }
         findings.broken.splice(0..0, damage);
         let mut verdict = judge(&findings, judgement);
-        verdict.notes.extend(self.exporter.map(|exporter| format!("the bundle was made by {exporter}")));
+        verdict.notes.extend(self.maker.map(|maker| format!("the bundle was made by {maker}")));
         verdict
     }
 }

@@ -46,10 +46,8 @@ pub(super) fn check_openings(
         }
         parts.for_each(|part| check_part(part, digest, is_public, evidence, &place, findings));
     }
-    let indexes = prepared.opened.iter().map(|(index, _)| *index);
-    let mut indexes = indexes.chain(prepared.parts.iter().map(|part| part.index));
-    if let Some(stray) = indexes.find(|index| {
-        let field = body.kind().fields.get(usize::from(*index));
+    if let Some(stray) = prepared.indexes.iter().find(|index| {
+        let field = body.kind().fields.get(usize::from(**index));
         field.is_none_or(|field| field.meaning != Meaning::Commitment)
     }) {
         findings.broken(format!("{place}: opening"), "a commitment field", format!("field {stray}"));

@@ -30,6 +30,8 @@ pub(super) struct Prepared {
     /// Digest of the body.
     pub(super) digest: Digest,
     pub(super) signer: Result<Address, SignatureError>,
+    /// Positions of all fields that something claims to open.
+    pub(super) indexes: Vec<u8>,
     /// Fields opened as a whole, by their position after the header.
     pub(super) opened: Vec<(u8, Result<Opened, OpeningError>)>,
     /// Single tensors opened.
@@ -53,6 +55,7 @@ fn prepare(log: &Log, index: usize) -> Prepared {
         content: Content::Unknown,
         digest: Digest::ZERO,
         signer: Err(SignatureError::NoKey),
+        indexes: Vec::new(),
         opened: Vec::new(),
         parts: Vec::new(),
     };
@@ -78,6 +81,8 @@ fn prepare(log: &Log, index: usize) -> Prepared {
             Err(error) => prepared.content = Content::Refused(kind, error),
         }
     }
+    let parts = shown.parts.iter().map(|part| part.index);
+    prepared.indexes = shown.fields.iter().map(|field| field.index).chain(parts).collect();
     prepared.parts = shown.parts;
     prepared.receipt = Ok(shown.receipt);
     prepared
