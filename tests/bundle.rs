@@ -14,7 +14,8 @@ const SPECIFICATION: &str = r#"{"policy": {"checkpoint": 2}, "public": ["step.me
 
 /// A run with everything that a bundle can hold.
 fn complete() -> Run {
-    let mut run = Run::with_recipe(SPECIFICATION, &[("recipe.py", "step = None\n"), ("data/load.py", "x = 1\n")]);
+    let mut run =
+        Run::with_recipe(SPECIFICATION, &[("recipe.py", "step = None\n"), ("data/load.py", "x = 1\n")]);
     run.genesis();
     let (session, owner) = (key(2), run.owner.clone());
     let values = run.delegation_values(&session);
@@ -37,7 +38,9 @@ fn complete() -> Run {
 /// Replaces the opening of the first step by openings of single tensors.
 fn opened_by_parts(run: &mut Run) {
     let position = run.frames.iter().position(|frame| matches!(frame, Frame::Opening(_))).unwrap();
-    let Frame::Opening(OpeningFrame { receipt, fields }) = run.frames[position].clone() else { unreachable!() };
+    let Frame::Opening(OpeningFrame { receipt, fields }) = run.frames[position].clone() else {
+        unreachable!()
+    };
     let parts = vec![
         part(run, receipt, &fields[0], "a"),
         part(run, receipt, &fields[0], "b"),
@@ -101,7 +104,10 @@ fn every_flipped_byte_of_a_part_is_refused_when_hashes_and_signature_are_made_an
                 Ok(verdict) => {
                     assert_eq!(*kind, PartKind::Anchor, "{place}");
                     assert_eq!(verdict.time.covered, 0, "{place}");
-                    assert!(verdict.time.line.contains("unconfirmed") || verdict.time.line.contains("development"));
+                    assert!(
+                        verdict.time.line.contains("unconfirmed")
+                            || verdict.time.line.contains("development")
+                    );
                     hints += 1;
                 }
             }
@@ -126,7 +132,9 @@ fn the_list_of_parts_itself_is_bound() {
         packed(run.id, &changed, &run.owner)
     };
     let owner = run.owner.address();
-    for name in ["../recipe.py", "/recipe.py", "a//b.py", "./a.py", "a\\b.py", "c:a.py", "a\nb.py", "", "data"] {
+    for name in
+        ["../recipe.py", "/recipe.py", "a//b.py", "./a.py", "a\\b.py", "c:a.py", "a\nb.py", "", "data"]
+    {
         refused(renamed(1, name), name);
     }
     for name in [format!("{owner}/0"), format!("{owner:#x}/00"), format!("{owner:#x}/1"), "0x/0".into()] {
@@ -164,7 +172,10 @@ fn a_cut_or_longer_bundle_is_refused_by_name() {
     }
     let longer = [bytes.as_slice(), &[0]].concat();
     let refused = read(&longer, &integrity()).unwrap_err().to_string();
-    assert!(refused.contains(&format!("expected {} bytes, found {} bytes", bytes.len(), longer.len())), "{refused}");
+    assert!(
+        refused.contains(&format!("expected {} bytes, found {} bytes", bytes.len(), longer.len())),
+        "{refused}"
+    );
     let mut unsigned = bytes.clone();
     let length = u32::from_be_bytes(bytes[21..25].try_into().unwrap()) as usize;
     unsigned[25 + length..25 + length + 65].fill(0);
@@ -220,7 +231,9 @@ fn every_changed_word_of_a_signed_statement_is_refused() {
                 }
                 match with(index, changed) {
                     Err(_) => {}
-                    Ok(verdict) => assert_eq!(verdict.status, Status::Refuted, "frame {index} word at {word}"),
+                    Ok(verdict) => {
+                        assert_eq!(verdict.status, Status::Refuted, "frame {index} word at {word}")
+                    }
                 }
             }
         }
@@ -280,7 +293,8 @@ fn withheld_receipts_are_counted_and_never_verified() {
     (1..=3).for_each(|step| run.step(step));
     run.close(3);
     run.sign_head();
-    let receipts: Vec<_> = run.frames.iter().filter(|frame| matches!(frame, Frame::Receipt(_))).cloned().collect();
+    let receipts: Vec<_> =
+        run.frames.iter().filter(|frame| matches!(frame, Frame::Receipt(_))).cloned().collect();
     let head = run.frames.last().unwrap().clone();
     for subset in 0..1u32 << receipts.len() {
         let (mut frames, mut withheld) = (Vec::new(), None::<CompactRange>);
@@ -305,9 +319,13 @@ fn withheld_receipts_are_counted_and_never_verified() {
             assert_eq!(verdict.status, Status::Verified);
         } else {
             assert_eq!(verdict.status, Status::Undecided, "{subset:b}: {:?}", verdict.integrity);
-            let shown = format!("intact for the {} of 6 receipts shown; split view: not excluded", 6 - hidden);
+            let shown =
+                format!("intact for the {} of 6 receipts shown; split view: not excluded", 6 - hidden);
             assert_eq!(verdict.integrity.line, shown);
-            let missing = format!("{} of 6 receipts are shown, as whoever made the bundle chose: ask for the rest", 6 - hidden);
+            let missing = format!(
+                "{} of 6 receipts are shown, as whoever made the bundle chose: ask for the rest",
+                6 - hidden
+            );
             assert!(verdict.missing.contains(&missing));
         }
     }
@@ -319,7 +337,8 @@ fn frames_that_nothing_needs_have_no_place_in_a_bundle() {
     let honest = complete();
     let layout = Frame::layout(&[common::tensor("stray", b"x").0]).0;
     let part = honest.frames.iter().find(|frame| matches!(frame, Frame::Part(_))).unwrap().clone();
-    let delegation = honest.frames.iter().find(|frame| matches!(frame, Frame::Delegation(_))).unwrap().clone();
+    let delegation =
+        honest.frames.iter().find(|frame| matches!(frame, Frame::Delegation(_))).unwrap().clone();
     let opening = honest.frames.iter().find(|frame| matches!(frame, Frame::Opening(_))).unwrap().clone();
     let at = |wanted: &Frame| honest.frames.iter().position(|frame| frame == wanted).unwrap();
     for (what, frame, position) in [

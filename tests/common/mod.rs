@@ -9,8 +9,8 @@ use counterfoil::commit::merkle::CompactRange;
 use counterfoil::commit::{Commitment, Entry, State, bytes_root, leaf_hash};
 use counterfoil::evidence::bundle::{Manifest, Part, PartKind, log_name, object_name};
 use counterfoil::evidence::{
-    AnchorRecord, Bundle, BundleError, Delegation, FieldOpening, Frame, Log, Openable, OpeningFrame, PartOpening,
-    TreeHead,
+    AnchorRecord, Bundle, BundleError, Delegation, FieldOpening, Frame, Log, Openable, OpeningFrame,
+    PartOpening, TreeHead,
 };
 use counterfoil::primitives::{Address, Digest, sha256};
 use counterfoil::receipt::schema::{DELEGATION, Kind, TREE_HEAD};
@@ -18,7 +18,8 @@ use counterfoil::receipt::{
     Blind, Body, LaneSecret, LocalSigner, Receipt, Signer, Value, policy_digest, run_id,
 };
 use counterfoil::verify::{
-    CADENCES, Confirmed, Contents, Judgement, Requirement, Verdict, bundle_object_root, recipe_state, unconfirmed,
+    CADENCES, Confirmed, Contents, Judgement, Requirement, Verdict, bundle_object_root, recipe_state,
+    unconfirmed,
 };
 
 pub fn key(number: u8) -> LocalSigner {
@@ -110,8 +111,10 @@ impl Run {
         all.extend_from_slice(values);
         let mut fields = Vec::new();
         for open in opened {
-            let (index, row) = kind.fields.iter().enumerate().find(|(_, row)| row.name == open.field).unwrap();
-            let public = String::from_utf8_lossy(&self.specification).contains(&format!("{}.{}", kind.name, row.name));
+            let (index, row) =
+                kind.fields.iter().enumerate().find(|(_, row)| row.name == open.field).unwrap();
+            let public =
+                String::from_utf8_lossy(&self.specification).contains(&format!("{}.{}", kind.name, row.name));
             let log = (self.id, self.owner.address(), self.lane);
             let blind = if public { Blind::default() } else { self.secret.blind(log, sequence, kind, row) };
             let entries: Vec<Entry> = open.tensors.iter().map(|(entry, _)| entry.clone()).collect();
@@ -151,7 +154,12 @@ impl Run {
         let floor = String::from_utf8_lossy(&self.specification).to_string();
         let every = |name: &&str| -> u32 {
             let (_, rest) = floor.split_once(&format!("\"{name}\":")).unwrap_or(("", "0"));
-            rest.trim_start().chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
+            rest.trim_start()
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+                .parse()
+                .unwrap_or(0)
         };
         let cadences: Vec<u32> = CADENCES.iter().map(every).collect();
         let recipe = recipe_state(&self.recipe).unwrap();
@@ -175,7 +183,8 @@ impl Run {
     /// A step with gradients and parameters that follow from its number.
     pub fn step(&mut self, step: u64) {
         let bytes = [step as u8; 3];
-        let opened = [opens("gradients", &[("a", &bytes), ("b", &[5; 40])]), opens("parameters", &[("a", &bytes)])];
+        let opened =
+            [opens("gradients", &[("a", &bytes), ("b", &[5; 40])]), opens("parameters", &[("a", &bytes)])];
         self.record("step", &[("step", step.into()), ("workUnits", 2.into())], &opened);
     }
 
@@ -271,7 +280,8 @@ impl Run {
     }
 
     pub fn verify(&self, judgement: &Judgement) -> Verdict {
-        self.contents().verify(judgement, &confirmed, &|entry| self.objects.get(&entry.root()).map(|b| bytes_root(b)))
+        self.contents()
+            .verify(judgement, &confirmed, &|entry| self.objects.get(&entry.root()).map(|b| bytes_root(b)))
     }
 
     pub fn parts(&self) -> Vec<(PartKind, String, Vec<u8>)> {
@@ -280,9 +290,13 @@ impl Run {
         let mut parts = vec![(PartKind::Specification, String::new(), self.specification.clone())];
         parts.extend(self.recipe.iter().map(|(name, bytes)| (PartKind::Recipe, name.clone(), bytes.clone())));
         parts.push((PartKind::Log, log_name(self.owner.address(), self.lane), log));
-        parts.extend(self.objects.iter().map(|(root, bytes)| (PartKind::Object, object_name(root), bytes.clone())));
+        parts.extend(
+            self.objects.iter().map(|(root, bytes)| (PartKind::Object, object_name(root), bytes.clone())),
+        );
         let json = |anchor| serde_json::to_vec(anchor).unwrap();
-        parts.extend(self.anchors.iter().enumerate().map(|(n, a)| (PartKind::Anchor, format!("{n}.json"), json(a))));
+        parts.extend(
+            self.anchors.iter().enumerate().map(|(n, a)| (PartKind::Anchor, format!("{n}.json"), json(a))),
+        );
         parts
     }
 
@@ -299,7 +313,9 @@ pub fn packed(run: Digest, parts: &[(PartKind, String, Vec<u8>)], signer: &Local
         size: bytes.len() as u64,
         digest: sha256(&[bytes]),
     };
-    let head = Manifest { run, maker: signer.address(), parts: parts.iter().map(part).collect() }.sign(signer).unwrap();
+    let head = Manifest { run, maker: signer.address(), parts: parts.iter().map(part).collect() }
+        .sign(signer)
+        .unwrap();
     parts.iter().fold(head, |all, (_, _, bytes)| [all, bytes.clone()].concat())
 }
 
