@@ -87,7 +87,9 @@ def measure(folder: Path, count: int) -> dict[str, float | int | str]:
 
 def verified(name: str, path: Path) -> dict[str, float | str]:
     """Seconds and memory of a verification in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout)
     return {
         f"verify {name}, s": round(found["seconds"], 2),

@@ -7,11 +7,12 @@ not even to somebody who guesses the record.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from counterfoil.errors import CorruptJournal, InvalidInput, NotFound, StorageEr
 
 _TAG = b"counterfoil.record.v1"
 _LARGEST_LIST = 1 << 30
+_ERASED = "erased"
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,10 @@ def read_records(run: str | os.PathLike[str], root: bytes) -> list[Salted | None
     try:
         if path.stat().st_size > _LARGEST_LIST:
             raise InvalidInput(f"{path} has more than {_LARGEST_LIST} bytes", where=str(path))
-        lines = json.loads(path.read_bytes())
-        return [None if line is None else Salted(*map(bytes.fromhex, line)) for line in lines]
+        return [_parse(line) for line in path.read_text("ascii").splitlines()]
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist: the list is another run's, or was erased") from None
-    except (ValueError, TypeError, RecursionError):
+    except ValueError:
         raise CorruptJournal(f"{path} is damaged; restore it from a copy", where=str(path)) from None
 
 
@@ -128,14 +129,37 @@ def erase(run: str | os.PathLike[str], record: tuple[bytes, int] | None = None) 
         what = f"{frames} openings and layouts, {files} stored files, the secrets of {lanes} lanes"
         return Erased(what, (digests, *_EVERYWHERE))
     root, index = record
-    records = read_records(run, root)
-    if not 0 <= index < len(records):
-        raise NotFound(f"the list has {len(records)} records, there is none at {index}", where=str(index))
-    records[index] = None
-    _write(_path(Path(run), root), records)
+    with _locked(Path(run)):
+        records = read_records(run, root)
+        if not 0 <= index < len(records):
+            raise NotFound(f"the list has {len(records)} records, there is none at {index}", where=str(index))
+        records[index] = None
+        _write(_path(Path(run), root), records)
     kept = "a hash of the record and of random bytes that are gone, which nobody can tell from noise"
     batches = "the record in batches that the run keeps by value, if it has a recipe: erase the run"
     return Erased(f"record {index} of the list {root.hex()}", (kept, batches, *_EVERYWHERE))
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Keeps two erasures from undoing each other."""
+    try:
+        lock = os.open(run / "records", os.O_RDONLY)
+    except OSError:
+        yield  # there is no list, as reading it will say
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _parse(line: str) -> Salted | None:
+    if line == _ERASED:
+        return None
+    salt, content = map(bytes.fromhex, line.split(" "))
+    return Salted(content, salt)
 
 
 def _path(run: Path, root: bytes) -> Path:
@@ -144,19 +168,20 @@ def _path(run: Path, root: bytes) -> Path:
 
 def _write(path: Path, records: list[Salted | None]) -> None:
     """Replaces the file so that a crash leaves the old one or the new one."""
-    lines = [None if each is None else [each.content.hex(), each.salt.hex()] for each in records]
+    lines = [_ERASED if each is None else f"{each.salt.hex()} {each.content.hex()}" for each in records]
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(exist_ok=True)
-        with partial.open("w") as file:
-            json.dump(lines, file)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for folder in (path.parent, path.parent.parent):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     except OSError as failed:
         raise StorageError(f"{path} cannot be written: {failed}", where=str(path)) from None

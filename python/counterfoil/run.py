@@ -314,8 +314,8 @@ class Run:
                 reason, failed = _EXCEPTION, failed or error
         self._writers.clear()
         self._last_step = self._ledger.step
-        self.closed = True
         self._ledger.close(reason)
+        self.closed = True
         if failed is not None:
             raise failed
 
@@ -368,9 +368,12 @@ def export(
         CorruptJournal: It cannot be read, or opens no such tensor.
     """
     record = run if isinstance(run, Record) else Record(run)
+    chosen = None if steps is None else set(steps)
+    if chosen is not None and not all(0 <= step < 1 << 64 for step in chosen):
+        raise InvalidInput("steps are numbers from 1 on", where="steps")
     if tensors is not None:
         tensors = dict(tensors) if isinstance(tensors, Mapping) else dict.fromkeys(tensors)
-    record.export(path, key or Key.device(), None if steps is None else set(steps), tensors)
+    record.export(path, key or Key.device(), chosen, tensors)
 
 
 def _session_key(session: Session | None) -> tuple[Key, int] | None:

@@ -13,6 +13,7 @@ use crate::commit::{ChunkOpening, Entry, leaf_hash};
 use crate::evidence::bundle::{Manifest, Part, PartKind, log_name, object_name};
 use crate::evidence::{FieldOpening, Frame, Log, Mark, Opened, OpeningFrame, PartOpening, Shown};
 use crate::journal::JournalError;
+use crate::keys::KeyFolder;
 use crate::ledger::LedgerError;
 use crate::primitives::Digest;
 use crate::receipt::schema::{HEADER, Kind};
@@ -54,7 +55,14 @@ impl Record {
     /// # Errors
     /// [`LedgerError::Damaged`] when the record cannot be read or a selected tensor is not there,
     /// and what the signer or the disk report.
-    pub fn export(&self, selection: &Selection, signer: &dyn Signer, path: &Path) -> Result<(), LedgerError> {
+    pub fn export(
+        &self,
+        selection: &Selection,
+        signer: &dyn Signer,
+        keys: &KeyFolder,
+        path: &Path,
+    ) -> Result<(), LedgerError> {
+        self.release(keys)?;
         if let Some(edge) = self.contents.damage.first() {
             return Err(damaged(&edge.edge, format!("{}; nothing was exported", edge.actual)));
         }

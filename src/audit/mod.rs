@@ -9,6 +9,7 @@ use crate::commit::Entry;
 use crate::evidence::{AnchorRecord, Bundle, Log};
 use crate::files::{self, FileError};
 use crate::journal::JournalError;
+use crate::keys::KeyFolder;
 use crate::ledger::{LedgerError, RunFolder};
 use crate::primitives::Digest;
 use crate::verify::{
@@ -105,6 +106,16 @@ impl Record {
                 _ => Ok(bundle.object(&tensor.root(), tensor.size())?),
             },
         }
+    }
+
+    /// Notes that the receipts of this record may leave the device: those of lanes that are written here
+    /// are durable on return, and no older copy of them is ever continued. A bundle has nothing to note.
+    ///
+    /// # Errors
+    /// [`LedgerError::Key`], [`LedgerError::Journal`].
+    pub fn release(&self, keys: &KeyFolder) -> Result<(), LedgerError> {
+        let Place::Folder(folder) = &self.place else { return Ok(()) };
+        self.contents.logs.iter().try_for_each(|log| folder.release(log, keys))
     }
 
     fn object_root(&self, tensor: &Entry) -> Option<Digest> {

@@ -3,6 +3,7 @@
 use super::{ChainError, Client, Payer, Registration, SignedHead};
 use crate::evidence::AnchorRecord;
 use crate::journal::{JournalError, write_durably};
+use crate::keys::KeyFolder;
 use crate::ledger::{LedgerError, RunFolder};
 use crate::primitives::Address;
 use crate::receipt::log_id;
@@ -22,8 +23,9 @@ pub fn anchor_lane(
 ) -> Result<AnchorRecord, ChainError> {
     let run = registration(folder)?;
     let worker = worker.unwrap_or(run.owner);
-    let head =
-        folder.log(worker, lane)?.heads().next_back().cloned().ok_or(ChainError::NoHead { worker, lane })?;
+    let log = folder.log(worker, lane)?;
+    folder.release(&log, &KeyFolder::of_user().map_err(LedgerError::from)?)?;
+    let head = log.heads().next_back().cloned().ok_or(ChainError::NoHead { worker, lane })?;
     let record = client.anchor(&SignedHead::from(&head), &run, payer)?;
     store(folder, &record)?;
     Ok(record)

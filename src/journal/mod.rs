@@ -252,7 +252,8 @@ impl Journal {
         std::process::id() == self.process
     }
 
-    fn check_process(&self) -> Result<(), JournalError> {
+    /// Refuses a forked child of the process that opened the journal.
+    pub(crate) fn check_process(&self) -> Result<(), JournalError> {
         if self.is_own() {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use k256::elliptic_curve::zeroize::Zeroizing;
 
 use super::keystore::{Keystore, encrypt};
-use super::secret::{SecretFile, parse_digits, write_digits, write_new};
+use super::secret::{SecretFile, parse_digits, remove_partials, write_digits, write_new};
 use super::{KeyError, KeyFolder, Password, random, storage};
 use crate::journal::sync_folder_of;
 use crate::primitives::Address;
@@ -47,7 +47,9 @@ impl KeyFolder {
         }
         let (plain, keystore) = (self.plain(), self.keystore());
         // In this order, since `protect` makes the second before it removes the first.
-        match (plain.exists(), keystore.exists()) {
+        // A link to a stick that is not there is a key that is not there, and no reason to make another.
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        match (is_there(&plain), is_there(&keystore)) {
             (false, false) => match create_key(&plain, None) {
                 // Another process made it in between.
                 Err(KeyError::Exists { .. }) => load_key(&plain, None),
@@ -86,6 +88,7 @@ impl KeyFolder {
         } else if plain.exists() {
             load_key(&keystore, Some(password))?;
         }
+        remove_partials(&plain)?;
         if plain.exists() {
             std::fs::remove_file(&plain).map_err(|error| storage(&plain, &error))?;
             sync_folder_of(&plain)?;

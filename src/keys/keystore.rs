@@ -188,7 +188,7 @@ impl Derivation {
         let p = file.at_most("crypto.kdfparams.p", MAX_PASSES)?;
         let r = file.at_most("crypto.kdfparams.r", MAX_MEMORY / 128)?;
         // Beside its n blocks, scrypt holds one for each pass.
-        let memory = n.max(p.into()).saturating_mul(128 * u64::from(r));
+        let memory = n.saturating_add(p.into()).saturating_mul(128 * u64::from(r));
         if memory > MAX_MEMORY {
             let (field, expected) = ("memory, 128 * n * r bytes,", MAX_MEMORY);
             return Err(KeystoreError::TooCostly { field, expected, actual: memory });

@@ -207,7 +207,11 @@ impl KeyFolder {
     /// [`KeyError::Storage`].
     pub fn new_lane_secret(&self, log: Digest) -> Result<LaneSecret, KeyError> {
         let path = self.path.join("lanes").join(log.to_string());
-        if path.exists() && self.released(log)? == 0 {
+        // Also when the secret was forgotten: another beginning would be a second history.
+        if self.released(log)? > 0 {
+            return Err(KeyError::Exists { path: path.display().to_string() });
+        }
+        if path.exists() {
             return self.lane_secret(log);
         }
         let secret = random()?;
@@ -240,7 +244,9 @@ impl KeyFolder {
     /// [`KeyError::Storage`].
     pub fn forget_lane(&self, log: Digest) -> Result<(), KeyError> {
         let path = self.path.join("lanes").join(log.to_string());
-        std::fs::remove_file(&path).map_err(|error| storage(&path, &error))
+        secret::remove_partials(&path)?;
+        std::fs::remove_file(&path).map_err(|error| storage(&path, &error))?;
+        Ok(sync_folder_of(&path)?)
     }
 
     /// How many receipts of a lane have left this device.
@@ -256,13 +262,20 @@ impl KeyFolder {
         text.trim().parse().map_err(|_| KeyError::Invalid { place: path.display().to_string() })
     }
 
-    /// Notes that this many receipts of a lane may leave this device.
+    /// Notes that at least this many receipts of a lane may leave this device.
     ///
     /// # Errors
     /// [`KeyError::Storage`].
     pub fn set_released(&self, log: Digest, size: u64) -> Result<(), KeyError> {
         let path = self.released_path(log);
-        Ok(write_durably(&path, &[format!("{size}\n").as_bytes()])?)
+        // A writer and somebody who exports may both come here; the number never becomes smaller.
+        let guard = self.path.join("released").join(".lock");
+        let guard = std::fs::File::create(&guard).and_then(|file| file.lock().map(|()| file));
+        let _guard = guard.map_err(|error| storage(&path, &error))?;
+        if self.released(log)? < size {
+            write_durably(&path, &[format!("{size}\n").as_bytes()])?;
+        }
+        Ok(())
     }
 
     /// Keeps every other process of this user from writing the same lane, also in a copy of its run,

@@ -48,6 +48,20 @@ impl SecretFile {
     }
 }
 
+/// Removes what an interrupted write of this file left behind.
+pub(super) fn remove_partials(path: &Path) -> Result<(), KeyError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let begin = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".";
+    for entry in std::fs::read_dir(folder).map_err(|error| storage(folder, &error))? {
+        let name = entry.map_err(|error| storage(folder, &error))?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&begin) && name.ends_with(".partial") {
+            let partial = folder.join(name);
+            std::fs::remove_file(&partial).map_err(|error| storage(&partial, &error))?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn parse_digits(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     alloy_primitives::hex::decode_to_array(text.trim_ascii()).ok().map(Zeroizing::new)
 }

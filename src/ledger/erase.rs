@@ -29,9 +29,23 @@ impl RunFolder {
     pub fn erase(&self, keys: &KeyFolder) -> Result<Erased, LedgerError> {
         let run = self.genesis()?.bytes32("run");
         let mut erased = Erased::default();
+        let mut lanes = Vec::new();
+        // Nothing is touched before everything may be.
         for (worker, lane) in self.lanes()? {
             let log = log_id(run, worker, lane);
             let lock = keys.has_lane(log).then(|| keys.lock_lane(log)).transpose()?;
+            let (found, released) = (self.log(worker, lane)?, keys.released(log)?);
+            if released > found.size() {
+                return Err(LedgerError::OlderCopy { released, found: found.size() });
+            }
+            if found.dropped_bytes > 0 {
+                let place = self.lane(worker, lane).display().to_string();
+                let detail = "an unfinished write; type counterfoil doctor RUN --repair first".into();
+                return Err(LedgerError::Damaged { place, detail });
+            }
+            lanes.push((worker, lane, log, lock));
+        }
+        for (worker, lane, log, lock) in lanes {
             let opens = |payload: &[u8]| matches!(payload.first(), Some(b'L' | b'O'));
             erased.frames += journal::remove(&self.lane(worker, lane).join("journal"), "ledger", &opens)?;
             if lock.is_some() {
@@ -50,8 +64,13 @@ impl RunFolder {
 fn empty(folder: &Path) -> Result<u64, LedgerError> {
     let failed = |error: std::io::Error| JournalError::of_file(folder, &error);
     let mut count = 0;
-    for path in super::folder::list(folder)? {
-        std::fs::remove_file(path).map_err(failed)?;
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        read => read.map_err(failed)?,
+    };
+    for entry in entries {
+        // Also what an interrupted write left behind.
+        std::fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
         count += 1;
     }
     Ok(count)

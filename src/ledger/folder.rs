@@ -12,8 +12,9 @@ use crate::commit::{Entry, Sha256};
 use crate::evidence::{AnchorRecord, FrameError, Log};
 use crate::files;
 use crate::journal::{self, JournalError, sync_folder_of, write_durably};
+use crate::keys::KeyFolder;
 use crate::primitives::{Address, Digest};
-use crate::receipt::Body;
+use crate::receipt::{Body, log_id};
 use crate::verify::{MAX_DOCUMENT, MAX_RECIPE};
 
 /// Most files of a recipe.
@@ -189,6 +190,22 @@ impl RunFolder {
         Ok(log)
     }
 
+    /// Makes what was read of a log durable and notes that it may leave this device, if the log is
+    /// written here: another process may be about to lose it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Journal`], [`LedgerError::Key`].
+    pub fn release(&self, log: &Log, keys: &KeyFolder) -> Result<(), LedgerError> {
+        let run = self.genesis()?.bytes32("run");
+        let id = log_id(run, log.worker, log.lane);
+        if keys.has_lane(id) {
+            let path = self.lane(log.worker, log.lane).join("journal");
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| io_error(&path, &error))?;
+            keys.set_released(id, log.size())?;
+        }
+        Ok(())
+    }
+
     /// The body of the run's genesis receipt, which nobody checked yet.
     ///
     /// # Errors
@@ -287,7 +304,7 @@ impl RunFolder {
     }
 }
 
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+fn list(folder: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     if std::fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_symlink()) {
         return Err(damaged(folder, "a link where a folder belongs"));
     }

@@ -17,7 +17,7 @@ use crate::verify::{Specification, recipe_state};
 
 /// Role of a worker that trains.
 const ROLE_WORKER: u64 = 1;
-/// A tree head is signed at least every so many receipts.
+/// A tree head is signed every so many receipts, if the signer lets it.
 const HEAD_EVERY: u64 = GROUP_COMMIT_FRAMES;
 
 /// Why a lane ends.
@@ -319,6 +319,7 @@ impl Ledger {
     ) -> Result<u64, LedgerError> {
         let no_kind = || crate::receipt::ReceiptError::Field { kind: "unknown", field: kind.into() };
         let kind = Kind::from_name(kind).ok_or_else(no_kind)?;
+        self.journal.check_process()?;
         let mut progress = self.progress();
         if progress.closed {
             return Err(LedgerError::Closed);
@@ -362,8 +363,10 @@ impl Ledger {
         }
         self.journal.append(&Frame::Receipt(receipt.clone()).encode())?;
         progress.take(&receipt, &body);
-        if progress.tree.size().is_multiple_of(HEAD_EVERY) {
-            self.sign_head(&mut progress)?;
+        let covered = progress.head.as_ref().map_or(0, TreeHead::size);
+        if progress.tree.size() - covered >= HEAD_EVERY {
+            // The receipt is recorded whatever becomes of the head; the next receipt tries again.
+            let _ = self.sign_head(&mut progress);
         }
         Ok(sequence)
     }
@@ -408,6 +411,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Journal`] when it cannot be made durable.
     pub fn flush(&self) -> Result<(), LedgerError> {
+        // Before the lock, which a thread that was not forked may hold for ever.
+        self.journal.check_process()?;
         self.release(&mut self.progress())
     }
 
@@ -428,6 +433,7 @@ impl Ledger {
     /// # Errors
     /// What the signer or the disk report.
     pub fn tree_head(&self) -> Result<TreeHead, LedgerError> {
+        self.journal.check_process()?;
         let mut progress = self.progress();
         self.release(&mut progress)?;
         let head = self.sign_head(&mut progress)?;
@@ -467,8 +473,10 @@ impl Ledger {
     /// # Errors
     /// What the signer or the disk report. Closing a closed lane does nothing.
     pub fn close(&self, reason: CloseReason) -> Result<(), LedgerError> {
+        self.journal.check_process()?;
         if self.is_closed() {
-            return Ok(());
+            // The head may be what failed the first time.
+            return self.tree_head().map(|_| ());
         }
         let (step, work_units) = {
             let progress = self.progress();

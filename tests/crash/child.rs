@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use counterfoil::commit::{Commitment, Entry, State, bytes_root};
+use counterfoil::evidence::TreeHead;
 use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::{CloseReason, Field, Ledger, LedgerError, RunSettings};
 use counterfoil::primitives::{Digest, Report, sha256};
@@ -46,13 +47,14 @@ fn record(folder: PathBuf) -> Result<(), LedgerError> {
         }
     };
     let mut told = 0;
-    tell(&ledger, &mut told)?;
+    tell(&ledger, 0, &mut told)?;
+    let mut recorded = told as u64;
     for _ in 0..setting(FLUSHES) {
         // Now and then more than a sector, more than a page, nothing.
         for _ in 0..random.one_of(&[0, 1, 1, 2, 3, 5, 8, 20]) {
             let step = ledger.step() + 1;
             let fields = [("metrics", values(&mut random)), ("gradients", roots(&mut random))];
-            ledger.record("step", &[("step", step.into())], &fields)?;
+            recorded = 1 + ledger.record("step", &[("step", step.into())], &fields)?;
         }
         if random.below(4) == 0 {
             let bytes: Vec<u8> = (0..random.below(2000)).map(|_| random.next() as u8).collect();
@@ -61,21 +63,32 @@ fn record(folder: PathBuf) -> Result<(), LedgerError> {
             let entry = Entry::dense("weights", "U8", &[bytes.len() as u64], root);
             let state = State::new(vec![entry.expect("an entry")]).expect("a state");
             let fields = [("parameters", Field { state, values: None })];
-            ledger.record("checkpoint", &[("step", ledger.step().into())], &fields)?;
+            recorded = 1 + ledger.record("checkpoint", &[("step", ledger.step().into())], &fields)?;
         }
         match random.below(3) {
-            0 => drop(ledger.tree_head()?),
+            0 => {
+                let head = ledger.tree_head()?.size();
+                let found = ledger.folder().log(ledger.worker(), 0)?;
+                assert_eq!(
+                    found.heads().next_back().map(TreeHead::size),
+                    Some(head),
+                    "a head that left is there"
+                );
+            }
             _ => ledger.flush()?,
         }
-        tell(&ledger, &mut told)?;
+        tell(&ledger, recorded, &mut told)?;
     }
     ledger.close(CloseReason::Finished)?;
-    tell(&ledger, &mut told)
+    tell(&ledger, recorded + 1, &mut told)
 }
 
-/// Says which receipts are durable, after the flush that made them so.
-fn tell(ledger: &Ledger, told: &mut usize) -> Result<(), LedgerError> {
+/// Says which receipts are durable, after the flush that made them so: all that were recorded.
+fn tell(ledger: &Ledger, recorded: u64, told: &mut usize) -> Result<(), LedgerError> {
     let log = ledger.folder().log(ledger.worker(), ledger.lane())?;
+    for sequence in log.size()..recorded {
+        println!("durable {sequence} never-written");
+    }
     for (sequence, receipt) in log.receipts().enumerate().skip(*told) {
         println!("durable {sequence} {}", fingerprint(&receipt?));
     }

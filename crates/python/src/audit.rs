@@ -7,6 +7,7 @@ use std::sync::Arc;
 use counterfoil::audit::{Record as CoreRecord, Selection};
 use counterfoil::commit::Content;
 use counterfoil::evidence::{self, Log};
+use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::LedgerError;
 use counterfoil::primitives::Address;
 use counterfoil::receipt::Value;
@@ -164,7 +165,7 @@ impl Record {
         tensors: Option<BTreeMap<String, Option<u64>>>,
     ) -> PyResult<()> {
         let (selection, signer) = (Selection { steps, tensors }, Arc::clone(&key.0));
-        enter(py, || self.0.export(&selection, &*signer, &path))
+        enter(py, || self.0.export(&selection, &*signer, &KeyFolder::of_user()?, &path))
     }
 
     /// Draws the verdict. `judgement` and the answer are JSON; `confirmed` holds, for each anchor,

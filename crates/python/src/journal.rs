@@ -28,15 +28,18 @@ fn repair_journal(py: Python<'_>, path: PathBuf) -> PyResult<u64> {
     enter(py, || journal::repair(&path, "ledger"))
 }
 
-/// How many receipts of a lane have left this device.
+/// How many receipts of a lane have left this device; none when the lane was not begun here.
 #[pyfunction]
-fn released_receipts(py: Python<'_>, run: &[u8], worker: &str, lane: u32) -> PyResult<u64> {
+fn released_receipts(py: Python<'_>, run: &[u8], worker: &str, lane: u32) -> PyResult<Option<u64>> {
     let run = digest(py, "run", run)?;
     let Ok(worker) = worker.parse::<Address>() else {
         let message = format!("{worker:?} is no address (0x and 40 hexadecimal digits)");
         return Err(error(py, "invalid-input", &message, [None, None, None]));
     };
-    enter(py, || KeyFolder::of_user()?.released(log_id(run, worker, lane)))
+    enter(py, || {
+        let (keys, log) = (KeyFolder::of_user()?, log_id(run, worker, lane));
+        keys.has_lane(log).then(|| keys.released(log)).transpose()
+    })
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

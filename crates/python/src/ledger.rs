@@ -241,7 +241,8 @@ impl Ledger {
 
     #[getter]
     fn step(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.get(py)?.step())
+        let ledger = self.get(py)?;
+        enter(py, || Ok::<_, LedgerError>(ledger.step()))
     }
 
     /// Signs and appends a receipt; returns its sequence number.
@@ -310,10 +311,10 @@ impl Ledger {
             1 => CloseReason::Exception,
             _ => CloseReason::Abandoned,
         };
-        let closed = enter(py, || ledger.close(reason));
+        enter(py, || ledger.close(reason))?;
         drop(ledger);
         self.release(py);
-        closed
+        Ok(())
     }
 
     /// Gives the lane free without closing it.

@@ -62,14 +62,14 @@ def verify(
     except ProofError as refused:
         found = {name: getattr(refused, name) for name in ("where", "expected", "actual")}
         found |= {"status": "refuted", "message": str(refused)}
-        typer.echo(json_format.dumps(found, indent=2) if json else f"refuted: {refused}")
+        typer.echo(json_format.dumps(found, indent=2) if json else _printable(f"refuted: {refused}"))
         raise typer.Exit(REFUTED) from None
     if json:
         shown = dataclasses.asdict(report)
         shown["receipt"] = None if report.receipt is None else "0x" + report.receipt.hex()
         typer.echo(json_format.dumps({"status": "verified", **shown}, indent=2))
     else:
-        typer.echo(str(report))
+        typer.echo(_printable(str(report)))
 
 
 @app.command()
@@ -91,3 +91,10 @@ def _interop() -> ModuleType:
         hint = "pip install 'counterfoil[interop]'"
         raise NotFound(f"{missing}; this command needs cryptography: {hint}", where="interop") from None
     return interop
+
+
+def _printable(text: str) -> str:
+    """Names come from whoever made the folder, and must not steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in text
+    )

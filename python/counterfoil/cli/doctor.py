@@ -101,7 +101,7 @@ def _lanes(run: Path, run_id: str | None, home: Path, repair: bool) -> Iterator[
                 # Asking makes the key folder, and a report must not.
                 there = (home / "released").exists()
                 key = (bytes.fromhex(run_id[2:]), worker, int(lane))
-                released = _native.released_receipts(*key) if there else 0
+                released = _native.released_receipts(*key) if there else None
             is_older = released is not None and released > receipts
             if is_older:
                 detail = f"{released} receipts of {name} have left this device, {receipts} are here"
@@ -114,7 +114,7 @@ def _lanes(run: Path, run_id: str | None, home: Path, repair: bool) -> Iterator[
             elif not repair:
                 yield Finding("journal", False, f"{unfinished}; --repair or the next Run.open drops them")
             elif is_older or released is None:
-                reason = "receipts are missing" if is_older else "the run's id is unknown"
+                reason = "receipts are missing" if is_older else "this key folder does not know the lane"
                 yield Finding("journal", False, f"{unfinished}, left there because {reason}")
             else:
                 dropped = _native.repair_journal(path)

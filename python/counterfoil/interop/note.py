@@ -106,6 +106,12 @@ def read_checkpoint_note(text: str, verifier_key: str) -> CheckpointNote:
     if len(lines) < 3 or "" in lines:
         raise _malformed("a checkpoint has three lines or more, none of them empty")
     origin, size, root, *extensions = lines
+    # One key signs the notes of many logs; the name that is pinned is that of one.
+    pinned, _, _ = _parsed(verifier_key)
+    if origin != pinned:
+        raise ProofError(
+            "this is the checkpoint of another log", expected=pinned, actual=f"{origin:.200}", where="origin"
+        )
     if not re.fullmatch("0|[1-9][0-9]{0,19}", size) or int(size) >= 1 << 64:
         raise _malformed(f"{size!r:.80} is no tree size")
     hashed = _decoded(root)
