@@ -140,8 +140,7 @@ def export(
 ) -> None:
     """Write a bundle: one file that anybody can verify offline."""
     wanted = None if steps is None else range(*_steps(steps))
-    named = [name.rpartition("@") if "@" in name else (name, "", "") for name in tensor or ()]
-    tensors = {name: int(chunk) if chunk else None for name, _, chunk in named}
+    tensors = dict(map(_tensor, tensor or ()))
     with _working(f"Exporting {run}"):
         counterfoil.export(run, output, steps=wanted, tensors=tensors if tensors or sealed else None)
     typer.echo(f"{output}: {output.stat().st_size} bytes; type: counterfoil verify {output}")
@@ -308,10 +307,15 @@ def _pins(signer: str | None, recipe: str | None, require: Require, url: str | N
 
 def _steps(text: str) -> tuple[int, int]:
     first, _, last = text.partition(":")
-    try:
-        return int(first), int(last or first) + 1
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither a step nor first:last") from None
+    if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+        raise typer.BadParameter(f"{text!r} is neither a step nor first:last")
+    return int(first), int(last or first) + 1
+
+
+def _tensor(text: str) -> tuple[str, int | None]:
+    """A tensor's name, or a name and the number of a chunk behind the last `@`."""
+    name, _, chunk = text.rpartition("@")
+    return (name, int(chunk)) if name and chunk.isdecimal() else (text, None)
 
 
 def _home() -> Path:

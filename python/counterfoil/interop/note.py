@@ -106,17 +106,17 @@ def read_checkpoint_note(text: str, verifier_key: str) -> CheckpointNote:
     if len(lines) < 3 or "" in lines:
         raise _malformed("a checkpoint has three lines or more, none of them empty")
     origin, size, root, *extensions = lines
+    if not re.fullmatch("0|[1-9][0-9]{0,19}", size) or int(size) >= 1 << 64:
+        raise _malformed(f"{size!r:.80} is no tree size")
+    hashed = _decoded(root)
+    if len(hashed) != 32:
+        raise _malformed(f"a root has 32 bytes, not {len(hashed)}")
     # One key signs the notes of many logs; the name that is pinned is that of one.
     pinned, _, _ = _parsed(verifier_key)
     if origin != pinned:
         raise ProofError(
             "this is the checkpoint of another log", expected=pinned, actual=f"{origin:.200}", where="origin"
         )
-    if not re.fullmatch("0|[1-9][0-9]{0,19}", size) or int(size) >= 1 << 64:
-        raise _malformed(f"{size!r:.80} is no tree size")
-    hashed = _decoded(root)
-    if len(hashed) != 32:
-        raise _malformed(f"a root has 32 bytes, not {len(hashed)}")
     ours = [_decoded(line.removeprefix(_EXTENSION)) for line in extensions if line.startswith(_EXTENSION)]
     if not ours:
         return CheckpointNote(origin, int(size), hashed, None, None)

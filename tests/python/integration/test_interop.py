@@ -914,7 +914,7 @@ def test_signatures_of_unknown_keys_are_ignored(head: counterfoil.TreeHead) -> N
 
 def signed_note(text: str) -> tuple[str, str]:
     """A note with any text under the witness key, and its verifier key, by the specification alone."""
-    key, name = keys.witness_key(), "example.com/log"
+    key, name = keys.witness_key(), "log"
     public = b"\1" + key.public_key().public_bytes_raw()
     key_id = oracle.sha256(name.encode() + b"\n" + public)[:4]
     signature = base64.b64encode(key_id + key.sign(text.encode())).decode()
@@ -930,6 +930,13 @@ def test_a_checkpoint_of_another_log_is_read() -> None:
     for text, size in ((f"log\n0\n{ROOT}\n", 0), (f"log\n{2**64 - 1}\n{ROOT}\nmore\n", 2**64 - 1)):
         found = interop.read_checkpoint_note(*signed_note(text))
         assert (found.origin, found.size, found.head_digest) == ("log", size, None)
+
+
+def test_a_key_of_many_logs_vouches_for_the_one_that_is_pinned() -> None:
+    """A genuine note of another log of the same owner, taken for this one."""
+    with pytest.raises(ProofError, match="another log") as caught:
+        interop.read_checkpoint_note(*signed_note(f"other\n1\n{ROOT}\n"))
+    assert (caught.value.expected, caught.value.actual) == ("log", "other")
 
 
 @pytest.mark.parametrize(

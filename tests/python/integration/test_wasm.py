@@ -58,9 +58,10 @@ def test_all_bundles_get_the_native_verdict(recorded: Path, tmp_path: Path) -> N
         shutil.copytree(recorded, copy)
         try:
             tamper(copy)
-        except (ValueError, IndexError, StopIteration):
-            continue
-        add(copy)
+            add(copy)
+        except (ValueError, IndexError, StopIteration, counterfoil.errors.CorruptJournal):
+            bundles = [bundle for bundle in bundles if bundle.exists()]
+    assert len(bundles) >= 7, "most tamperings leave a record that can be exported"
     with Run.create(tmp_path / "session", key=Key.generate(), session=Session(Key.generate(), 1000)) as run:
         run.record_step(1, {"gradients": commit_tensors({"w": 1.0})})
     add(tmp_path / "session")
