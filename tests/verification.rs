@@ -467,10 +467,10 @@ fn a_key_that_ended_counts_as_far_as_anchors_in_time_reach() {
          and the last one it signed is receipt 3",
         key(2).address()
     );
-    assert_eq!(missing, [message.clone()]);
+    assert_eq!(missing, std::slice::from_ref(&message));
     assert_eq!(status(&ended(9, 0), &at(None), &confirmed).0, Status::Undecided, "no clock, no anchor");
     assert_eq!(status(&ended(4, END), &late, &confirmed).0, Status::Verified);
-    assert_eq!(status(&ended(4, END + 1), &late, &confirmed).1, [message.clone()]);
+    assert_eq!(status(&ended(4, END + 1), &late, &confirmed).1, std::slice::from_ref(&message));
     let (found, missing) = status(&ended(3, END), &late, &confirmed);
     assert_eq!(
         (found, missing),
