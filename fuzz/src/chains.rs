@@ -37,7 +37,11 @@ fn registration() -> Registration {
 }
 
 fn anchor(client: &Client) -> Result<AnchorRecord, ChainError> {
-    client.anchor(&SignedHead::from(&RUN.log.heads[0]), &registration(), Payer::Device(&owner()))
+    client.anchor(
+        &SignedHead::from(RUN.log.heads().next().expect("a head")),
+        &registration(),
+        Payer::Device(&owner()),
+    )
 }
 
 pub fn anchored() -> &'static Anchored {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{TARGET, TARGETS, Target};
+use crate::{KEYS, TARGET, TARGETS, Target};
 
 /// What libFuzzer printed about one run.
 #[derive(Default)]
@@ -60,10 +60,13 @@ fn fuzz(target: &Target, seconds: u64) -> Result<Report, String> {
     let prefix = crashes.join(format!("{}-", target.name));
     let output = Command::new(&program)
         .env(TARGET, target.name)
+        .env("COUNTERFOIL_HOME", KEYS)
+        .env_remove("COUNTERFOIL_KEY")
+        .env_remove("COUNTERFOIL_PASSWORD")
         .env("RUST_BACKTRACE", "1")
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}", prefix.display()))
-        .args(["-print_final_stats=1", "-timeout=10", "-rss_limit_mb=2048", "-max_len=8192"])
+        .args(["-print_final_stats=1", "-timeout=10", "-rss_limit_mb=2048", "-max_len=12288"])
         .arg(&corpus)
         .output()
         .map_err(failed)?;
@@ -88,7 +91,9 @@ fn explain(target: &Target, program: &Path, log: &str) -> String {
     let shown = if shown.is_empty() { log } else { &shown };
     let input = log.rsplit("Test unit written to ").next().and_then(|rest| rest.lines().next());
     let replay = match input.filter(|path| Path::new(path).exists()) {
-        Some(input) => format!("replay: {TARGET}={} {} {input}", target.name, program.display()),
+        Some(input) => {
+            format!("replay: COUNTERFOIL_HOME={KEYS} {TARGET}={} {} {input}", target.name, program.display())
+        }
         None => "libFuzzer wrote no input".into(),
     };
     format!("{shown}\n{replay}")

@@ -6,7 +6,11 @@
 
 #![no_main]
 
+mod bundles;
 mod chains;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod contradictions;
 mod driver;
 mod parsers;
 mod proofs;
@@ -17,6 +21,9 @@ use std::sync::LazyLock;
 
 /// Names the target of this process.
 const TARGET: &str = "COUNTERFOIL_FUZZ_TARGET";
+
+/// The home of a target that reads keys.
+const KEYS: &str = "target/fuzz/keys";
 
 /// Something that takes any bytes and must neither crash nor break its promise.
 struct Target {
@@ -39,6 +46,8 @@ const TARGETS: &[Target] = &[
     target("anchor", parsers::anchor, parsers::anchor_seeds),
     target("specification", parsers::specification, parsers::specification_seeds),
     target("body", parsers::body, parsers::body_seeds),
+    target("statement", parsers::statement, parsers::statement_seeds),
+    target("keystore", parsers::keystore, parsers::keystore_seeds),
     target("signature", parsers::signature, parsers::signature_seeds),
     target("inclusion", proofs::inclusion, proofs::tree_seeds),
     target("consistency", proofs::consistency, proofs::tree_seeds),
@@ -47,6 +56,10 @@ const TARGETS: &[Target] = &[
     target("devchain-rpc", chains::requests, chains::request_seeds),
     target("devchain-transaction", chains::transaction, chains::transaction_seeds),
     target("tampered", tampered::run, tampered::seeds),
+    target("bundle", bundles::bundle, bundles::bundle_seeds),
+    target("repacked", bundles::repacked, bundles::repacked_seeds),
+    target("contradiction", contradictions::contradiction, contradictions::contradiction_seeds),
+    target("honest", contradictions::honest, contradictions::honest_seeds),
 ];
 
 static CHOSEN: LazyLock<Option<&Target>> = LazyLock::new(|| {

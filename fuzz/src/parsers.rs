@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use counterfoil::commit::{ChunkOpening, Commitment, Entry, Opening, Shard, merge_shards};
 use counterfoil::evidence::{AnchorRecord, Frame, Log};
 use counterfoil::journal::{self, Journal};
+use counterfoil::keys::{KeyError, KeyFolder};
 use counterfoil::primitives::{Address, Digest};
-use counterfoil::receipt::schema::{KINDS, Kind, TREE_HEAD};
+use counterfoil::receipt::schema::{BUNDLE, DELEGATION, KINDS, Kind, TREE_HEAD, WordType};
 use counterfoil::receipt::{
-    Body, LocalSigner, Signature, SignatureError, Signer, Value, recover, typed_data,
+    Body, LocalSigner, Signature, SignatureError, Signer, Value, from_typed_data, recover, typed_data,
 };
 use counterfoil::verify::Specification;
 use libfuzzer_sys::arbitrary::Unstructured;
 
-use crate::sample;
 use crate::tampered::high_s_twin;
+use crate::{KEYS, sample};
 
 pub fn frame(bytes: &[u8]) {
     if let Ok(frame) = Frame::decode(bytes) {
@@ -47,7 +48,7 @@ pub fn journal_seeds() -> Vec<Vec<u8>> {
         journal.flush().expect("a disk");
         std::fs::read(&path).expect("it was written")
     };
-    let seeds = vec![written(&[]), written(&[b"x".to_vec(), b"yz".to_vec()]), written(&sample::frames())];
+    let seeds = vec![written(&[]), written(&[b"x".to_vec(), b"yz".to_vec()]), written(&sample::RUN.frames)];
     std::fs::remove_file(&path).expect("it was written");
     seeds
 }
@@ -136,7 +137,7 @@ pub fn specification_seeds() -> Vec<Vec<u8>> {
 }
 
 fn kinds() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(|kind| !kind.fields.is_empty()).chain([&TREE_HEAD])
+    KINDS.iter().filter(|kind| !kind.fields.is_empty()).chain([&TREE_HEAD, &DELEGATION, &BUNDLE])
 }
 
 /// The first byte chooses the kind.
@@ -145,7 +146,9 @@ pub fn body(bytes: &[u8]) {
     let Some(kind) = kinds().nth(usize::from(*first)) else { return };
     let Ok(body) = Body::decode(kind, rest) else { return };
     assert_eq!(body.encode(), rest);
-    let values: Vec<(&str, Value)> = body.fields().map(|(field, value)| (field.name, value)).collect();
+    // A notice follows from the kind.
+    let given = body.fields().filter(|(field, _)| !matches!(field.word, WordType::Notice(_)));
+    let values: Vec<(&str, Value)> = given.map(|(field, value)| (field.name, value)).collect();
     assert_eq!(Body::new(kind, &values), Ok(body.clone()));
     typed_data(&body);
     body.digest();
@@ -158,6 +161,61 @@ pub fn body_seeds() -> Vec<Vec<u8>> {
         bytes
     };
     kinds().enumerate().map(filled).collect()
+}
+
+/// Typed data as a signer elsewhere shows it.
+pub fn statement(bytes: &[u8]) {
+    let Ok(document) = serde_json::from_slice(bytes) else { return };
+    let Ok(body) = from_typed_data(&document) else { return };
+    assert_eq!(typed_data(&body), document);
+    let decoded = Body::decode(body.kind(), &body.encode()).expect("what was written");
+    assert_eq!((decoded.digest(), &decoded), (body.digest(), &body));
+}
+
+pub fn statement_seeds() -> Vec<Vec<u8>> {
+    let written = |kind| {
+        let body = Body::new(kind, &[("schema", 1.into())]).expect("a body");
+        assert_eq!(from_typed_data(&typed_data(&body)), Ok(body.clone()));
+        serde_json::to_vec(&typed_data(&body)).expect("plain data")
+    };
+    kinds().map(written).collect()
+}
+
+/// A keystore beside a plain device key: it is read, and no key is derived from it.
+pub fn keystore(bytes: &[u8]) {
+    assert_eq!(std::env::var_os("COUNTERFOIL_HOME"), Some(KEYS.into()), "the device's own keys stay alone");
+    let folder = KeyFolder::of_user().expect("a folder");
+    let (plain, path) = (folder.path().join("device.key"), folder.path().join("device.json"));
+    if !plain.exists() {
+        let _ = std::fs::remove_file(&path);
+        folder.device_key().expect("a new key");
+    }
+    let named = |text: &[u8]| {
+        std::fs::write(&path, text).expect("the folder is writable");
+        match folder.device_key() {
+            Ok(signer) => Ok(signer.address().to_string()),
+            Err(KeyError::TwoDeviceKeys { keystore, .. }) => Ok(keystore),
+            Err(KeyError::Keystore { reason, .. }) => Err(Some(reason)),
+            Err(KeyError::Invalid { .. }) => Err(None),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let found = named(bytes);
+    if let (Ok(_), Ok(value)) = (&found, serde_json::from_slice::<serde_json::Value>(bytes)) {
+        assert_eq!(named(value.to_string().as_bytes()), found, "another order and other spaces say the same");
+    }
+}
+
+pub fn keystore_seeds() -> Vec<Vec<u8>> {
+    let keystore = |kdf: &str, parameters: &str| {
+        let (word, nonce) = ("5a".repeat(32), "a5".repeat(16));
+        format!(
+            r#"{{"address":"{}","crypto":{{"cipher":"aes-128-ctr","cipherparams":{{"iv":"{nonce}"}},"ciphertext":"{word}","kdf":"{kdf}","kdfparams":{{"dklen":32,{parameters},"salt":"{word}"}},"mac":"{word}"}},"version":3}}"#,
+            "5a".repeat(20)
+        )
+        .into_bytes()
+    };
+    vec![keystore("scrypt", r#""n":2,"r":8,"p":1"#), keystore("pbkdf2", r#""c":1,"prf":"hmac-sha256""#)]
 }
 
 /// A digest and a signature, then a key that signs the digest.
@@ -189,6 +247,6 @@ pub fn signature(bytes: &[u8]) {
 }
 
 pub fn signature_seeds() -> Vec<Vec<u8>> {
-    let receipt = &sample::RUN.log.receipts[0];
+    let receipt = sample::RUN.log.read(0).expect("a receipt").receipt;
     vec![[receipt.digest.as_slice(), &receipt.signature.0, &[7; 32]].concat()]
 }

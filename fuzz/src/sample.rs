@@ -1,15 +1,17 @@
-//! A small run of real signed receipts: genesis, join, two steps, a tree head.
+//! Runs of real signed receipts, made by the builder of the crate's own tests.
 
 use std::sync::LazyLock;
 
-use counterfoil::commit::{Content, Entry, State, bytes_root, leaf_hash, merkle};
-use counterfoil::evidence::{FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead};
-use counterfoil::primitives::{Address, Digest, sha256};
-use counterfoil::receipt::schema::{Kind, SCHEMA_VERSION, TREE_HEAD};
-use counterfoil::receipt::{Body, LaneSecret, LocalSigner, Receipt, Signer, Value, run_id};
-use counterfoil::verify::Specification;
+use counterfoil::commit::merkle::CompactRange;
+use counterfoil::commit::{Content, Entry, State, bytes_root, leaf_hash};
+use counterfoil::evidence::bundle::PartKind;
+use counterfoil::evidence::{AnchorRecord, Frame, Log, OpeningFrame};
+use counterfoil::primitives::{Address, Digest};
+use counterfoil::receipt::{LocalSigner, Signer};
 
-/// The run, and what its evidence is made of.
+use crate::common::{self, key, opens, part};
+
+/// A run, and what its evidence is made of.
 pub struct Run {
     pub specification: Vec<u8>,
     pub nonce: Digest,
@@ -17,13 +19,94 @@ pub struct Run {
     pub worker: Address,
     pub frames: Vec<Vec<u8>>,
     pub log: Log,
+    pub anchor: AnchorRecord,
+    pub parts: Vec<(PartKind, String, Vec<u8>)>,
 }
 
-pub static RUN: LazyLock<Run> = LazyLock::new(run);
+impl From<common::Run> for Run {
+    /// The run as it is now, anchored.
+    fn from(mut run: common::Run) -> Run {
+        run.anchor(1_700_000_100);
+        let (parts, mut contents) = (run.parts(), run.contents());
+        let log = contents.logs.remove(0);
+        Run {
+            nonce: log.genesis().expect("a genesis").bytes32("nonce"),
+            id: run.id,
+            worker: run.owner.address(),
+            frames: run.payloads(),
+            log,
+            anchor: run.anchors.remove(0),
+            parts,
+            specification: run.specification,
+        }
+    }
+}
 
-/// The owner's key.
+/// Genesis, join, two steps, a tree head.
+pub static RUN: LazyLock<Run> = LazyLock::new(|| {
+    let mut run = common::Run::new(r#"{"policy":{"gradients":1},"public":["step.metrics"]}"#);
+    run.genesis();
+    run.join();
+    (1..=2).for_each(|step| with_metrics(&mut run, step));
+    run.sign_head();
+    run.into()
+});
+
+/// A run with everything that a bundle can hold but receipts that are withheld.
+pub static COMPLETE: LazyLock<Run> = LazyLock::new(|| {
+    let specification = r#"{"policy": {"checkpoint": 2}, "public": ["step.metrics"]}"#;
+    let mut run =
+        common::Run::with_recipe(specification, &[("data/load.py", "x = 1"), ("recipe.py", "step")]);
+    run.genesis();
+    let (session, owner) = (key(2), owner());
+    let values = run.delegation_values(&session);
+    run.delegate(session, &values, &owner);
+    run.join();
+    run.step(1);
+    with_metrics(&mut run, 2);
+    run.sign_head();
+    run.checkpoint(2);
+    run.close(2);
+    run.sign_head();
+    // Single tensors of the first step, in place of its whole opening.
+    let place = run.frames.iter().position(|frame| matches!(frame, Frame::Opening(_))).expect("a step");
+    let Frame::Opening(OpeningFrame { receipt, fields }) = run.frames[place].clone() else { unreachable!() };
+    let parts = [part(&run, receipt, &fields[0], "a"), part(&run, receipt, &fields[0], "b")];
+    run.frames.splice(place..=place, parts.into_iter().chain([part(&run, receipt, &fields[1], "a")]));
+    run.into()
+});
+
+/// The tensors are named as in a step of the builder, so that one layout serves both.
+fn with_metrics(run: &mut common::Run, step: u64) {
+    let metrics = common::Opens { by_value: true, ..opens("metrics", &[("loss", &[0, 0, 128, step as u8])]) };
+    let gradients = opens("gradients", &[("a", &[step as u8; 3]), ("b", &[5; 40])]);
+    run.record("step", &[("step", step.into())], &[gradients, metrics]);
+}
+
+/// The owner's key in every run here.
 pub fn owner() -> LocalSigner {
-    LocalSigner::from_bytes(&[7; 32]).expect("a key")
+    key(1)
+}
+
+/// The frames of one part of a bundle.
+pub fn framed(frames: &[Vec<u8>]) -> Vec<u8> {
+    frames.iter().flat_map(|frame| [&(frame.len() as u32).to_be_bytes()[..], frame].concat()).collect()
+}
+
+/// Puts the hashes of the receipts among these frames in the frames' place.
+pub fn withhold(frames: &mut Vec<Vec<u8>>, places: std::ops::RangeInclusive<usize>) {
+    let receipts = |frames: &[Vec<u8>]| -> Vec<Digest> {
+        let leaf = |frame: &Vec<u8>| match Frame::decode(frame) {
+            Ok(Frame::Receipt(receipt)) => Some(leaf_hash(&receipt.leaf())),
+            _ => None,
+        };
+        frames.iter().filter_map(leaf).collect()
+    };
+    let mut range = CompactRange::from(receipts(&frames[..*places.start()]).len() as u64);
+    receipts(&frames[places.clone()]).into_iter().for_each(|leaf| range.push(leaf));
+    if range.count() > 0 {
+        frames.splice(places, [Frame::Withheld(range).encode()]);
+    }
 }
 
 /// Two dense tensors, one tied to the first, one absent.
@@ -46,95 +129,11 @@ pub fn tensor() -> Vec<u8> {
     (0..3000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// The payloads of the run's journal.
+/// Frames of every type.
 pub fn frames() -> Vec<Vec<u8>> {
-    RUN.frames.clone()
-}
-
-fn run() -> Run {
-    let owner = owner();
-    let worker = owner.address();
-    let specification = br#"{"policy":{"gradients":1},"public":["step.metrics"]}"#.to_vec();
-    let floor = Specification::parse(&specification).expect("a specification").floor().digest();
-    let (pinned, nonce) = (sha256(&[&specification]), Digest::repeat_byte(3));
-    let id = run_id(worker, pinned, 0, nonce);
-    let secret = LaneSecret::new([9; 32]);
-    let (mut frames, mut leaves, mut previous) = (Vec::new(), Vec::new(), Digest::ZERO);
-    let mut record = |kind: &str, values: &[(&str, Value)], fields: &[(&str, &State, Option<Vec<u8>>)]| {
-        let kind = Kind::from_name(kind).expect("a kind");
-        let sequence = leaves.len() as u64;
-        let mut all: Vec<(&str, Value)> = vec![
-            ("schema", u64::from(SCHEMA_VERSION).into()),
-            ("run", id.into()),
-            ("worker", worker.into()),
-            ("sequence", sequence.into()),
-            ("previous", previous.into()),
-            ("time", (1_700_000_000_000 + sequence).into()),
-        ];
-        all.extend_from_slice(values);
-        let mut openings = Vec::new();
-        for (name, state, bytes) in fields {
-            let index = kind.fields.iter().position(|field| field.name == *name).expect("a field");
-            let is_public = *name == "metrics";
-            let blind = match is_public {
-                true => Default::default(),
-                false => secret.blind((id, worker, 0), sequence, kind, &kind.fields[index]),
-            };
-            let commitment = blind.entry_key().map_or(state.commitment(), |key| state.blinded(key));
-            all.push((name, commitment.digest(&blind.blind).into()));
-            let (layout, digest) = Frame::layout(state.entries());
-            if !frames.contains(&layout.encode()) {
-                frames.push(layout.encode());
-            }
-            let roots =
-                state.entries().iter().filter(|entry| entry.has_root()).flat_map(|entry| entry.root().0);
-            let content = bytes.clone().map_or_else(|| Openable::Roots(roots.collect()), Openable::Values);
-            openings.push(FieldOpening { index: index as u8, blind, layout: digest, content });
-        }
-        let body = Body::new(kind, &all).expect("a body");
-        let digest = body.digest();
-        if !openings.is_empty() {
-            frames.push(Frame::Opening(OpeningFrame { receipt: digest, fields: openings }).encode());
-        }
-        let signature = owner.sign(digest).expect("a signature");
-        let receipt = Receipt { kind: kind.number, digest, signature, body: body.encode() };
-        leaves.push(leaf_hash(&receipt.leaf()));
-        frames.push(Frame::Receipt(receipt).encode());
-        previous = digest;
-    };
-    let genesis = [
-        ("owner", worker.into()),
-        ("specification", pinned.into()),
-        ("nonce", nonce.into()),
-        ("minimumSchema", u64::from(SCHEMA_VERSION).into()),
-        ("policy", floor.into()),
-    ];
-    record("genesis", &genesis, &[]);
-    record("join", &[("role", 1.into()), ("secret", secret.public_hash().into())], &[]);
-    let loss = |value: f64| {
-        let bytes = value.to_le_bytes().to_vec();
-        let entry = Entry::dense("loss", "F64", &[], bytes_root(&bytes)).expect("an entry");
-        (State::new(vec![entry]).expect("a state"), bytes)
-    };
-    for step in 1..=2u64 {
-        let (metrics, bytes) = loss(1.0 / step as f64);
-        let fields = [("gradients", &state(), None), ("metrics", &metrics, Some(bytes))];
-        record("step", &[("step", step.into())], &fields);
-    }
-    let head = Body::new(
-        &TREE_HEAD,
-        &[
-            ("schema", u64::from(SCHEMA_VERSION).into()),
-            ("run", id.into()),
-            ("worker", worker.into()),
-            ("size", (leaves.len() as u64).into()),
-            ("root", merkle::root(&leaves).into()),
-            ("time", 1_700_000_000_009.into()),
-        ],
-    )
-    .expect("a head");
-    let signature = owner.sign(head.digest()).expect("a signature");
-    frames.push(Frame::Head(TreeHead { body: head, signature }).encode());
-    let log = Log::from_frames(worker, 0, &frames).expect("a log");
-    Run { specification, nonce, id, worker, frames, log }
+    let mut withheld = RUN.frames.clone();
+    let last = withheld.len() - 1;
+    withhold(&mut withheld, 0..=last);
+    let layout = Frame::layout(state().entries()).0.encode();
+    [withheld, vec![layout], RUN.frames.clone(), COMPLETE.frames.clone()].concat()
 }
