@@ -415,7 +415,13 @@ fn genesis_is_the_owners_own() {
     run.step(1);
     let verdict = refuted(&run);
     assert_eq!(verdict.signer.owner, None, "who did not sign genesis owns nothing");
-    assert_eq!(verdict.integrity.broken[0].edge, "ledger: receipt 0 (genesis): delegation");
+    let edges: Vec<&str> = verdict.integrity.broken.iter().map(|edge| edge.edge.as_str()).collect();
+    assert_eq!(edges[..2], ["genesis: signature", "ledger: receipt 0 (genesis): delegation"]);
+    // Whoever pins a signer is told so, too.
+    assert_eq!(
+        run.verify(&Judgement { signer: Some(key(1).address()), ..integrity() }).status,
+        Status::Refuted
+    );
 }
 
 const END: u64 = 1_700_000_000;
@@ -500,25 +506,27 @@ fn a_revoked_key_counts_as_far_as_anchors_before_it_reach() {
         run.contents().verify(judgement, &confirmed, &|_| None).signer.line
     };
     let run = ended(4, 1_000);
-    assert_eq!(status(&run, &revoked(1, 2, 1_000), &confirmed).0, Status::Verified, "anchored before");
+    assert_eq!(status(&run, &revoked(1, 2, 1_001), &confirmed).0, Status::Verified, "anchored before");
     assert!(line(&run, &revoked(1, 2, 1_000)).contains(&format!("{} revoked at block 50", key(2).address())));
-    let (found, missing) = status(&run, &revoked(1, 2, 999), &confirmed);
+    let (found, missing) = status(&run, &revoked(1, 2, 1_000), &confirmed);
     assert_eq!(found, Status::Undecided);
     assert_eq!(
         missing,
         [format!(
-            "{} was revoked at block 50 (1970-01-01 00:16:39 UTC); confirmed anchors show 0 receipts of its lane to \
-             be as old, and the last one it signed is receipt 3",
+            "{} was revoked at block 50 (1970-01-01 00:16:40 UTC); confirmed anchors show 0 receipts of its lane to \
+             be older, and the last one that {} signed is receipt 3",
+            key(2).address(),
             key(2).address()
         )]
     );
     // Both times are the same chain's word, so a development chain orders them, too.
     let development = |a: &_| Confirmed { development: true, ..confirmed(a) };
-    assert_eq!(status(&run, &revoked(1, 2, 1_000), &development).0, Status::Verified);
-    // The worker's own key signed genesis alone.
+    assert_eq!(status(&run, &revoked(1, 2, 1_001), &development).0, Status::Verified);
+    // What a revoked worker's key allowed to others ends with it.
     let (found, missing) = status(&ended(9, 0), &revoked(1, 1, 5), &confirmed);
-    assert_eq!((found, missing.len()), (Status::Undecided, 1));
-    assert!(missing[0].ends_with("the last one it signed is receipt 0"));
+    assert_eq!((found, missing.len()), (Status::Undecided, 2));
+    assert!(missing[0].ends_with(&format!("the last one that {} signed is receipt 0", key(1).address())));
+    assert!(missing[1].ends_with(&format!("the last one that {} signed is receipt 3", key(2).address())));
     // The same key of another worker, and a key that signed nothing here.
     for (worker, who) in [(3, 2), (1, 3)] {
         assert_eq!(status(&run, &revoked(worker, who, 1), &confirmed).0, Status::Verified);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::Digest as _;
 
@@ -118,11 +118,42 @@ impl Record {
         let run = self.contents.run().ok_or_else(|| damaged("genesis", "the run has no genesis receipt"))?;
         let head = Manifest { run, maker: signer.address(), parts }.sign(signer)?;
 
-        let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        let failed = |error: std::io::Error| LedgerError::from(JournalError::of_file(&partial, &error));
-        let mut file = BufWriter::new(File::create(&partial).map_err(failed)?);
+        let partial = self.partial_of(path)?;
+        let written = self.write(&partial, &head, selection, &objects, anchors);
+        let failed = |error: std::io::Error| LedgerError::from(JournalError::of_file(path, &error));
+        let named = written.and_then(|()| std::fs::rename(&partial, path).map_err(failed));
+        if named.is_err() {
+            let _ = std::fs::remove_file(&partial);
+        }
+        named
+    }
+
+    /// A new name beside the bundle's, which must not lie in the run itself.
+    fn partial_of(&self, path: &Path) -> Result<PathBuf, LedgerError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let failed = |error: std::io::Error| LedgerError::from(JournalError::of_file(folder, &error));
+        let (folder, run) =
+            (folder.canonicalize().map_err(failed)?, self.path.canonicalize().map_err(failed)?);
+        if folder.starts_with(&run) || path.is_dir() {
+            return Err(LedgerError::Exists { path: path.display().to_string() });
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let chance = alloy_primitives::hex::encode(&crate::keys::random()?[..8]);
+        Ok(folder.join(format!("{name}.{chance}.partial")))
+    }
+
+    fn write(
+        &self,
+        partial: &Path,
+        head: &[u8],
+        selection: &Selection,
+        objects: &[&Entry],
+        mut anchors: Vec<(&str, Vec<u8>)>,
+    ) -> Result<(), LedgerError> {
+        let failed = |error: std::io::Error| LedgerError::from(JournalError::of_file(partial, &error));
+        let mut file = BufWriter::new(File::create_new(partial).map_err(failed)?);
         let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(failed);
-        put(&head)?;
+        put(head)?;
         put(&self.contents.specification)?;
         self.contents.recipe.values().try_for_each(|bytes| put(bytes))?;
         for log in &self.contents.logs {
@@ -131,12 +162,10 @@ impl Record {
         for entry in objects {
             put(&self.object(entry)?.unwrap_or_default())?;
         }
-        let mut anchors = anchors;
         anchors.sort();
         anchors.iter().try_for_each(|(_, bytes)| put(bytes))?;
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync_all().map_err(failed)?;
-        std::fs::rename(&partial, path).map_err(failed)
+        file.sync_all().map_err(failed)
     }
 
     /// The frames of one log as far as the selection shows them.
@@ -252,8 +281,8 @@ impl Record {
                     .prove(&entry.name, field.blind.entry_key())
                     .map_err(|error| damaged(&path, error))?;
                 if let Some(chunk) = chunk {
-                    let bytes = self.bytes_of(&opened, position)?;
-                    let bytes = bytes.ok_or_else(|| damaged(&path, "its bytes are not stored"))?;
+                    // Of most receipts the run keeps roots alone.
+                    let Some(bytes) = self.bytes_of(&opened, position)? else { continue };
                     let chunk = ChunkOpening::new(&bytes, *chunk).map_err(|error| damaged(&path, error))?;
                     opening.chunk = Some(chunk);
                 } else if entry.is_dense() {

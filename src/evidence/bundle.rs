@@ -350,10 +350,20 @@ impl Bundle {
     /// # Errors
     /// [`BundleError::Unreadable`].
     pub fn object(&self, root: &Digest, size: u64) -> Result<Option<Vec<u8>>, BundleError> {
-        let name = object_name(root);
-        let found = self.parts(PartKind::Object).find(|(part, _)| part.name == name);
-        let found = found.filter(|(part, _)| part.size == size);
-        found.map(|(part, offset)| self.bytes(part, offset)).transpose()
+        let Some(index) = self.object_index(root) else { return Ok(None) };
+        let part = &self.manifest.parts[index];
+        (part.size == size).then(|| self.bytes(part, self.offsets[index])).transpose()
+    }
+
+    /// Whether something lies here under this root.
+    pub fn has_object(&self, root: &Digest) -> bool {
+        self.object_index(root).is_some()
+    }
+
+    fn object_index(&self, root: &Digest) -> Option<usize> {
+        let wanted = (PartKind::Object, object_name(root));
+        let of = |part: &Part| (part.kind, part.name.clone());
+        self.manifest.parts.binary_search_by_key(&wanted, of).ok()
     }
 
     /// The roots of the tensors whose bytes are here.

@@ -67,6 +67,9 @@ impl Contradiction {
                 Ok(pair) => pair?,
                 Err(error) => return Some(Err(error)),
             };
+            if ours.receipt.digest == theirs.receipt.digest {
+                return None;
+            }
             let found = of(ContradictionKind::Fork(Box::new([ours.receipt, theirs.receipt])));
             found.check().is_ok().then_some(Ok(found))
         });

@@ -9,6 +9,8 @@ use crate::receipt::{Blind, Body, Receipt, Signature};
 
 /// Largest payload of one frame, bytes.
 pub(super) const MAX_PAYLOAD: u64 = 64 << 20;
+/// Most receipts of a log, as in the contract; sums over the logs of a run stay far below 2^64.
+const MAX_RECEIPTS: u64 = 1 << 40;
 /// Largest body of a receipt, bytes.
 const MAX_BODY: usize = 2048;
 
@@ -216,7 +218,7 @@ impl Frame {
             }
             b'W' => {
                 let (first, count) = (reader.u64()?, reader.u64()?);
-                let last = first.checked_add(count).filter(|_| count > 0);
+                let last = first.checked_add(count).filter(|last| count > 0 && *last <= MAX_RECEIPTS);
                 let last = last.ok_or_else(|| refused("a run of no receipts, or of too many"))?;
                 let range = CompactRange::read(&mut reader, first, last)?;
                 match reader.is_empty() {

@@ -90,7 +90,9 @@ pub struct Log {
     unclaimed: usize,
     delegations: Vec<Delegation>,
     /// Openings whose receipt has not come yet.
-    pending: Vec<(Digest, Span, bool)>,
+    pending: Vec<(Digest, Span)>,
+    /// Receipts that these openings open as a whole.
+    opened: HashSet<Digest>,
 }
 
 impl Log {
@@ -110,6 +112,7 @@ impl Log {
             unclaimed: 0,
             delegations: Vec::new(),
             pending: Vec::new(),
+            opened: HashSet::new(),
         }
     }
 
@@ -137,7 +140,8 @@ impl Log {
             Frame::Receipt(receipt) => {
                 let first = self.openings.len();
                 let pending = std::mem::take(&mut self.pending);
-                for (_, span, _) in pending.iter().filter(|(digest, ..)| *digest == receipt.digest) {
+                self.opened.clear();
+                for (_, span) in pending.iter().filter(|(digest, _)| *digest == receipt.digest) {
                     self.openings.push(*span);
                 }
                 self.unclaimed += pending.len() - (self.openings.len() - first);
@@ -167,13 +171,15 @@ impl Log {
             }
             Frame::Delegation(delegation) => self.delegations.push(delegation),
             Frame::Opening(OpeningFrame { receipt, fields }) => {
-                self.unused.retain(|layout| fields.iter().all(|field| field.layout != *layout));
-                if self.pending.iter().any(|(digest, _, is_whole)| *is_whole && *digest == receipt) {
+                for field in &fields {
+                    self.unused.remove(&field.layout);
+                }
+                if !self.opened.insert(receipt) {
                     return Err(refused(format!("receipt {receipt} is opened twice")));
                 }
-                self.pending.push((receipt, span, true));
+                self.pending.push((receipt, span));
             }
-            Frame::Part(part) => self.pending.push((part.receipt, span, false)),
+            Frame::Part(part) => self.pending.push((part.receipt, span)),
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub use log::{Log, Mark, Shown, Source};
 pub use opened::{Opened, OpeningError};
 
 use crate::primitives::{Address, Digest};
-use crate::receipt::schema::{KINDS, TREE_HEADS};
+use crate::receipt::schema::{GENESIS, KINDS, TREE_HEADS};
 use crate::receipt::{Body, Signature, SignatureError, recover};
 
 /// The signed size and root of a ledger.
@@ -77,7 +77,7 @@ impl Delegation {
     pub fn allows(&self, kind: u16, sequence: u64) -> bool {
         let kinds = self.body.unsigned("kinds");
         let (first, last) = (self.body.unsigned("firstSequence"), self.body.unsigned("lastSequence"));
-        kind != 0 && kind < 64 && kinds >> kind & 1 == 1 && (first..=last).contains(&sequence)
+        kind > GENESIS && kind < 64 && kinds >> kind & 1 == 1 && (first..=last).contains(&sequence)
     }
 
     /// Whether a tree head of this size may be signed.

@@ -46,7 +46,7 @@ impl RunFolder {
             lanes.push((worker, lane, log, lock));
         }
         for (worker, lane, log, lock) in lanes {
-            let opens = |payload: &[u8]| matches!(payload.first(), Some(b'L' | b'O'));
+            let opens = |payload: &[u8]| matches!(payload.first(), Some(b'L' | b'O' | b'P'));
             erased.frames += journal::remove(&self.lane(worker, lane).join("journal"), "ledger", &opens)?;
             if lock.is_some() {
                 keys.forget_lane(log)?;

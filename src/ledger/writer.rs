@@ -100,7 +100,7 @@ impl Ledger {
             ("policy", floor.into()),
         ];
         ledger.record("genesis", &genesis, &[])?;
-        ledger.delegate(session)?;
+        ledger.delegate(session, &[])?;
         ledger.join(0)?;
         Ok(ledger)
     }
@@ -123,7 +123,7 @@ impl Ledger {
         let genesis = folder.genesis()?;
         let (run, previous) = (genesis.bytes32("run"), genesis.digest());
         let mut ledger = Ledger::begin(folder, specification, run, previous, signer, lane, keys)?;
-        ledger.delegate(session)?;
+        ledger.delegate(session, &[])?;
         ledger.join(rank)?;
         Ok(ledger)
     }
@@ -163,8 +163,13 @@ impl Ledger {
     }
 
     /// Hands the lane over to a session's key: the worker signs that it may.
-    fn delegate(&mut self, session: Option<Session>) -> Result<(), LedgerError> {
+    fn delegate(&mut self, session: Option<Session>, known: &[Delegation]) -> Result<(), LedgerError> {
         let Some(session) = session else { return Ok(()) };
+        let key = self.signer.address();
+        if key != self.worker {
+            let detail = "only the worker's own key can allow another one".into();
+            return Err(LedgerError::NotDelegated { key, detail });
+        }
         let every_kind_but_genesis = !(1 << schema::GENESIS);
         let body = Body::new(
             &schema::DELEGATION,
@@ -180,9 +185,12 @@ impl Ledger {
                 ("expires", session.expires.into()),
             ],
         )?;
-        let signature = self.signer.sign_message(&body)?;
         self.delegation = body.digest();
-        self.journal.append(&Frame::Delegation(Delegation { body, signature }).encode())?;
+        // It may be there already, from a process that ended before the session's key had signed.
+        if known.iter().all(|known| known.body.digest() != self.delegation) {
+            let signature = self.signer.sign_message(&body)?;
+            self.journal.append(&Frame::Delegation(Delegation { body, signature }).encode())?;
+        }
         self.signer = session.signer;
         Ok(())
     }
@@ -250,7 +258,7 @@ impl Ledger {
         };
         ledger.progress().closed = false;
         let owns_genesis = lane == 0 && log.genesis().is_some();
-        ledger.delegate(session)?;
+        ledger.delegate(session, log.delegations())?;
         if found <= u64::from(owns_genesis) {
             // The process that began this lane ended before it had joined.
             ledger.join(0)?;

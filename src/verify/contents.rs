@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Anchored, Edge, Evidence, Findings, Judgement, Verdict, judge, structural};
 use crate::commit::{CommitError, Commitment, Entry, State, bytes_root};
 use crate::evidence::bundle::PartKind;
-use crate::evidence::{AnchorRecord, Bundle, BundleError, Log};
+use crate::evidence::{AnchorRecord, Bundle, BundleError, Delegation, Log};
 use crate::primitives::{Address, Digest};
 
 /// Largest `spec.json` or anchor record, bytes.
@@ -125,8 +125,10 @@ impl Contents {
 
     /// Every worker with every key that may have signed for it, its own first.
     pub fn keys(&self) -> BTreeSet<(Address, Address)> {
+        let run = self.run().unwrap_or_default();
         let of_log = |log: &Log| {
-            let delegated = log.delegations().iter().map(|delegation| (log.worker, delegation.key()));
+            let is_of = |found: &&Delegation| found.is_of(run, log.worker, log.lane) == Ok(true);
+            let delegated = log.delegations().iter().filter(is_of).map(|found| (log.worker, found.key()));
             delegated.chain([(log.worker, log.worker)]).collect::<Vec<_>>()
         };
         self.logs.iter().flat_map(of_log).collect()
@@ -146,9 +148,11 @@ impl Contents {
             None
         });
         let unused = RefCell::new(self.objects.clone());
+        // Many checkpoints may hold one tensor, which is hashed once.
+        let known = RefCell::new(BTreeMap::new());
         let object_root = |tensor: &Entry| {
             unused.borrow_mut().remove(&tensor.root());
-            object_root(tensor)
+            *known.borrow_mut().entry((tensor.root(), tensor.size())).or_insert_with(|| object_root(tensor))
         };
         let evidence = Evidence {
             specification: &self.specification,
@@ -196,7 +200,7 @@ impl Contents {
 pub fn bundle_object_root(bundle: &Bundle, tensor: &Entry) -> Option<Digest> {
     match bundle.object(&tensor.root(), tensor.size()) {
         Ok(Some(bytes)) => Some(bytes_root(&bytes)),
-        Ok(None) => bundle.objects().any(|root| root == tensor.root()).then_some(Digest::ZERO),
+        Ok(None) => bundle.has_object(&tensor.root()).then_some(Digest::ZERO),
         Err(_) => Some(Digest::ZERO),
     }
 }

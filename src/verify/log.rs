@@ -27,6 +27,8 @@ struct Walk<'a> {
     /// Digest of the receipt before; none when it is withheld.
     previous: Option<Digest>,
     head: (Digest, u64),
+    /// Whether no tree head stands behind what is withheld, so that nothing binds it.
+    unbound: bool,
     step: u64,
     /// Whether receipts behind the last shown one are withheld, so that `step` is a lower bound.
     interrupted: bool,
@@ -56,6 +58,7 @@ pub(super) fn check(
         wanted: own.map(|anchor| anchor.size).collect(),
         previous: Some(if owns_genesis { Digest::ZERO } else { genesis.digest }),
         head: (Digest::ZERO, 0),
+        unbound: false,
         step: 0,
         interrupted: false,
         policies: Policies::new(specification.floor()),
@@ -75,6 +78,10 @@ pub(super) fn check(
         }
     }
     marks.for_each(|(_, mark)| walk.mark(mark, findings));
+    if walk.unbound {
+        let place = format!("{}: withheld receipts", walk.place());
+        findings.broken(place, "a tree head over them", "none");
+    }
     if log.size() == 0 {
         findings.broken(format!("{}: first receipt", walk.place()), "genesis or join", "an empty ledger");
     }
@@ -114,6 +121,7 @@ impl Walk<'_> {
         }
         self.tree.extend(range.clone());
         self.previous = None;
+        self.unbound = true;
         self.interrupted = true;
         self.policies = Policies::new(self.specification.floor());
         // The checkpoint that was due after the last shown step may be among them.
@@ -408,6 +416,8 @@ impl Walk<'_> {
         } else if head.root() != self.tree.root() {
             let place = format!("{place}: root over the first {} receipts", head.size());
             findings.broken(place, head.root(), self.tree.root());
+        } else {
+            self.unbound = false;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Opened fields against signed digests, and stored objects against opened roots.
 
+use std::collections::BTreeMap;
+
 use super::prepared::Prepared;
 use super::specification::Specification;
 use super::{Evidence, Findings};
@@ -44,7 +46,17 @@ pub(super) fn check_openings(
                 found.push((field.name, opened.state.clone()));
             }
         }
-        parts.for_each(|part| check_part(part, digest, is_public, evidence, &place, findings));
+        let mut names = BTreeMap::new();
+        for part in parts {
+            let Some((name, position)) = check_part(part, digest, is_public, evidence, &place, findings)
+            else {
+                continue;
+            };
+            // A state that its maker committed with one name twice must not show both.
+            if *names.entry(name.clone()).or_insert(position) != position {
+                findings.broken(format!("{place} {name:?}"), "one tensor of this name", "two");
+            }
+        }
     }
     if let Some(stray) = prepared.indexes.iter().find(|index| {
         let field = body.kind().fields.get(usize::from(**index));
@@ -96,7 +108,7 @@ fn check_field<'a>(
     Some(opened)
 }
 
-/// One tensor, or one chunk of it, against the digest of its field.
+/// One tensor, or one chunk of it, against the digest of its field; returns its name and position.
 fn check_part(
     part: &PartOpening,
     digest: Digest,
@@ -104,22 +116,23 @@ fn check_part(
     evidence: &Evidence<'_>,
     place: &str,
     findings: &mut Findings,
-) {
+) -> Option<(String, u64)> {
     let entry = match part.opening.verify(&digest, &part.blind) {
         Ok(entry) => entry,
         Err(error) => {
             findings.broken(format!("{place} <- opening of a tensor"), digest, error);
-            return;
+            return None;
         }
     };
     let Some((entry, opened)) = entry.zip(part.opening.entry.as_ref()) else {
         findings.broken(format!("{place} <- opening of a tensor"), "a tensor of a state", "bytes");
-        return;
+        return None;
     };
     check_blind([part.blind != Digest::ZERO, opened.blind.is_some()], is_public, place, findings);
     if entry.is_dense() {
         check_object(&entry, evidence, place, findings);
     }
+    Some((entry.name, opened.index))
 }
 
 /// Every tensor of a checkpoint whose bytes are stored must be the one that was signed.

@@ -137,6 +137,9 @@ pub(super) fn check(evidence: &Evidence<'_>, findings: &mut Findings) -> Option<
             specification.floor().digest(),
         );
     }
+    if findings.owner.is_none() {
+        findings.broken("genesis: signature".into(), owner, "another");
+    }
     let digest = body.digest();
     Some((specification, Genesis { body, digest }))
 }

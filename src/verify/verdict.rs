@@ -166,10 +166,11 @@ pub struct HeadOnChain {
     pub size: u64,
 }
 
-const NOT_SHOWN: [&str; 5] = [
+const NOT_SHOWN: [&str; 6] = [
     "that training began from the state that its recipe makes, or from an honest one",
     "that the data is what its name says, or was lawfully obtained",
-    "that this was the only run",
+    "that this was the only run, or that these are all its lanes",
+    "that what was withheld or erased was harmless",
     "that steps nobody replayed are honest",
     "that the work was done at the dated time, or on the worker's own machine",
 ];
@@ -185,7 +186,7 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     missing.extend(judgement.undecided.iter().chain(&findings.undecided).cloned());
     let is_refuted = !integrity.intact
         || !judgement.mismatches.is_empty()
-        || judgement.signer.is_some_and(|expected| findings.owner.is_some_and(|owner| owner != expected))
+        || judgement.signer.is_some_and(|expected| findings.owner != Some(expected))
         || judgement.recipe.is_some_and(|expected| expected != findings.recipe);
     let status = match (is_refuted, missing.is_empty()) {
         (true, _) => Status::Refuted,
@@ -281,7 +282,10 @@ fn in_force<'a>(
 ) -> impl Iterator<Item = (&'a LogFindings, &'a Signed, &'a Revocation)> {
     findings.logs.iter().flat_map(move |log| {
         log.signed.iter().flat_map(move |signed| {
-            let of_key = move |found: &&Revocation| (found.worker, found.key) == (log.worker, signed.key);
+            // What a revoked worker's key allowed to others ends with it.
+            let of_key = move |found: &&Revocation| {
+                found.worker == log.worker && [signed.key, log.worker].contains(&found.key)
+            };
             judgement.revocations.iter().filter(of_key).map(move |found| (log, signed, found))
         })
     })
@@ -291,9 +295,9 @@ fn in_force<'a>(
 /// older. Block time alone decides: the time in a receipt is its signer's own word.
 fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     // How many receipts existed at a time, by the anchors that count.
-    let covered = |log: &LogFindings, time: u64, counts: &dyn Fn(&Anchored) -> bool| -> u64 {
+    let covered = |log: &LogFindings, counts: &dyn Fn(&Anchored) -> bool| -> u64 {
         let own = findings.anchored.iter().filter(|a| (a.worker, a.lane) == (log.worker, log.lane));
-        own.filter(|a| a.confirmed && a.block_time <= time && counts(a)).map(|a| a.size).max().unwrap_or(0)
+        own.filter(|a| a.confirmed && counts(a)).map(|a| a.size).max().unwrap_or(0)
     };
     let mut found = Vec::new();
     for log in &findings.logs {
@@ -303,7 +307,7 @@ fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
                 continue;
             };
             // A development chain's owner chooses its times.
-            let covered = covered(log, expires, &|anchor| !anchor.development);
+            let covered = covered(log, &|anchor| anchor.block_time <= expires && !anchor.development);
             if covered <= signed.last {
                 found.push(format!(
                     "{} could sign until {}; confirmed anchors show {covered} receipts of its lane to be as old, \
@@ -316,14 +320,16 @@ fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         }
     }
     for (log, signed, revocation) in in_force(findings, judgement) {
-        let covered = covered(log, revocation.time, &|_| true);
+        // Two blocks may have one time, and of those nobody here knows the order.
+        let covered = covered(log, &|anchor| anchor.block_time < revocation.time);
         if covered <= signed.last {
             found.push(format!(
-                "{} was revoked at block {} ({}); confirmed anchors show {covered} receipts of its lane to be as old, \
-                 and the last one it signed is receipt {}",
-                signed.key,
+                "{} was revoked at block {} ({}); confirmed anchors show {covered} receipts of its lane to be older, \
+                 and the last one that {} signed is receipt {}",
+                revocation.key,
                 revocation.block,
                 utc(revocation.time),
+                signed.key,
                 signed.last
             ));
         }
