@@ -9,10 +9,10 @@ use counterfoil::commit::{
     Sha256, ShardError, State, bytes_root, merge_shards, merkle,
 };
 use counterfoil::primitives::{Address, Digest, Report};
-use counterfoil::receipt::schema::{HEADER, KINDS, Kind, TREE_HEAD, WordType};
+use counterfoil::receipt::schema::{BUNDLE, DELEGATION, HEADER, KINDS, Kind, TREE_HEAD, WordType};
 use counterfoil::receipt::{
     Blind, Body, LaneSecret, LocalSigner, Receipt, ReceiptError, SignError, Signature, SignatureError,
-    Signer, Value, log_id, policy_digest, recover, run_id, typed_data,
+    Signer, Value, from_typed_data, log_id, policy_digest, recover, run_id, typed_data,
 };
 
 fn digest(text: &str) -> Digest {
@@ -99,6 +99,36 @@ fn wallets_compute_the_same_digests_and_signatures() {
     }
     let implemented = KINDS.iter().filter(|kind| !kind.fields.is_empty()).count();
     assert_eq!(SIGNED.len(), implemented + 1, "every kind and the tree head stand above");
+}
+
+/// A wallet shows fields in the order they come in; the notice must stand above the fields it explains.
+#[test]
+fn typed_data_keeps_the_order_of_the_type() {
+    for kind in KINDS.iter().filter(|kind| !kind.fields.is_empty()).chain([&TREE_HEAD, &DELEGATION, &BUNDLE])
+    {
+        let written = typed_data(&Body::new(kind, &[]).unwrap());
+        let (_, message) = written.split_once("\"message\":").unwrap();
+        let places = kind.all_fields().map(|field| message.find(&format!("\"{}\":", field.name)).unwrap());
+        assert!(places.is_sorted(), "{}: {message}", kind.type_name);
+    }
+}
+
+/// A message that ethers, viem or MetaMask reads otherwise than eth-account: a number above 2^53, a zero
+/// address, the notice, a digest or a half of a signature that begins with zeros.
+#[test]
+fn three_more_wallet_libraries_sign_the_same_bytes() {
+    let file: serde_json::Value = serde_json::from_str(include_str!("vectors/wallets.json")).expect("JSON");
+    let owner = signer();
+    for vector in file["vectors"].as_array().expect("a list") {
+        let name = &vector["name"];
+        assert_eq!(vector["params"][0], owner.address().to_checksum(None));
+        let body = from_typed_data(&vector["params"][1]).expect("a message of this library");
+        assert_eq!(vector["digest"], body.digest().to_string(), "{name}");
+        let signed = owner.sign_message(&body).expect("a local key signs");
+        let expected = format!("Signature({})", vector["signature"].as_str().expect("text"));
+        assert_eq!(format!("{signed:?}"), expected, "{name}");
+        assert_eq!(recover(body.digest(), &signed), Ok(owner.address()), "{name}");
+    }
 }
 
 /// A field that is read from another word than it was written to.
@@ -194,7 +224,7 @@ fn reserved_kinds_are_not_implemented() {
 /// What eth-account took when it signed `resume` above.
 #[test]
 fn typed_data_is_what_wallets_take() {
-    let shown = typed_data(&filled(kind_of("resume")));
+    let shown: serde_json::Value = serde_json::from_str(&typed_data(&filled(kind_of("resume")))).unwrap();
     let member = |name: &str, word: &str| serde_json::json!({"name": name, "type": word});
     let hex = |byte: u8, count: usize| format!("0x{}", format!("{byte:02x}").repeat(count));
     let expected = serde_json::json!({

@@ -218,7 +218,7 @@ pub fn domain_separator() -> Digest {
 }
 
 /// The message as wallets and `eth_signTypedData_v4` take it; numbers as decimal strings.
-pub fn typed_data(body: &Body) -> Json {
+pub fn typed_data(body: &Body) -> String {
     let member = |name: &str, word: &str| json!({ "name": name, "type": word });
     let members: Vec<Json> =
         body.kind().all_fields().map(|field| member(field.name, &field.word.solidity())).collect();
@@ -229,17 +229,19 @@ pub fn typed_data(body: &Body) -> Json {
             (_, Value::Address(address)) => address.to_checksum(None),
             (_, Value::Digest(digest)) => digest.to_string(),
         };
-        (field.name.to_string(), Json::String(text))
+        format!("{}:{}", json!(field.name), json!(text))
     });
-    json!({
-        "types": {
-            "EIP712Domain": [member("name", "string"), member("version", "string"), member("salt", "bytes32")],
-            body.kind().type_name: members,
-        },
-        "primaryType": body.kind().type_name,
-        "domain": { "name": "Counterfoil", "version": "1", "salt": keccak256("counterfoil.receipts.v1").to_string() },
-        "message": message.collect::<serde_json::Map<_, _>>(),
-    })
+    let types = json!({
+        "EIP712Domain": [member("name", "string"), member("version", "string"), member("salt", "bytes32")],
+        body.kind().type_name: members,
+    });
+    let domain = json!({
+        "name": "Counterfoil", "version": "1", "salt": keccak256("counterfoil.receipts.v1").to_string(),
+    });
+    // Wallets show the fields as they come, and serde_json would sort them.
+    let message = message.collect::<Vec<_>>().join(",");
+    let name = json!(body.kind().type_name);
+    format!(r#"{{"types":{types},"primaryType":{name},"domain":{domain},"message":{{{message}}}}}"#)
 }
 
 /// The body of a typed-data document that [`typed_data`] would write just so.
@@ -264,7 +266,8 @@ pub fn from_typed_data(document: &Json) -> Result<Body, ReceiptError> {
         values.push((field.name, parsed.ok_or_else(missing)?));
     }
     let body = Body::new(kind, &values)?;
-    match typed_data(&body) == *document {
+    let written: Json = serde_json::from_str(&typed_data(&body)).expect("typed data is JSON");
+    match written == *document {
         true => Ok(body),
         false => Err(refused("it is not written in the one way")),
     }

@@ -100,7 +100,7 @@ struct External {
 impl External {
     fn ask(&self, digest: Digest, body: Option<&Body>) -> Result<Signature, SignError> {
         let answer = Python::attach(|py| {
-            let message = body.map(|body| from_json(py, &typed_data(body).to_string())).transpose();
+            let message = body.map(|body| from_json(py, &typed_data(body))).transpose();
             message
                 .and_then(|message| self.sign.call1(py, (PyBytes::new(py, digest.as_slice()), message)))
                 .map_err(|raised| remember_raised(py, raised))

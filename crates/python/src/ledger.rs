@@ -68,7 +68,7 @@ impl Receipt {
     }
 
     fn typed_data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        from_json(py, &typed_data(&self.body(py)?).to_string())
+        from_json(py, &typed_data(&self.body(py)?))
     }
 
     fn __repr__(&self) -> String {
@@ -154,7 +154,7 @@ impl TreeHead {
     }
 
     fn typed_data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        from_json(py, &typed_data(&self.0.body).to_string())
+        from_json(py, &typed_data(&self.0.body))
     }
 
     fn __repr__(&self) -> String {
