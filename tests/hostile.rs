@@ -147,3 +147,19 @@ fn opening_a_blinded_entry_discloses_no_sibling() {
     assert!(wrong.verify(&digest, &blind).is_err());
     assert!(opening.verify(&digest, &Digest::ZERO).is_err());
 }
+
+/// serde reads a list as a structure, field by field.
+#[test]
+fn a_specification_is_an_object() {
+    for text in ["[]", "[{}, []]", " [{}]", "null", "1", ""] {
+        assert!(Specification::parse(text.as_bytes()).is_err(), "{text}");
+    }
+    assert!(Specification::parse(b" \n{}").is_ok());
+}
+
+/// A frame that opens nothing could be added to any bundle.
+#[test]
+fn an_opening_opens_a_field() {
+    let empty = Frame::Opening(OpeningFrame { receipt: Digest::ZERO, fields: vec![] });
+    assert!(Frame::decode(&empty.encode()).is_err());
+}

@@ -7,7 +7,9 @@ use common::{Opens, Run, confirmed, integrity, key, opens};
 use counterfoil::evidence::Frame;
 use counterfoil::primitives::{Address, Digest};
 use counterfoil::receipt::{LocalSigner, Receipt, Signer, Value};
-use counterfoil::verify::{Confirmed, Judgement, Requirement, Revocation, Status, Verdict, headline};
+use counterfoil::verify::{
+    Confirmed, Judgement, Requirement, Revocation, Standing, Status, Verdict, headline,
+};
 
 const FLOOR: &str = r#"{"policy": {"gradients": 1, "checkpoint": 2, "parameters": 2}}"#;
 
@@ -482,7 +484,7 @@ fn a_key_that_ended_counts_as_far_as_anchors_in_time_reach() {
         (found, missing),
         (Status::Undecided, vec![message.replace("show 0 receipts", "show 3 receipts")])
     );
-    let unconfirmed = |a: &_| Confirmed { confirmed: false, ..confirmed(a) };
+    let unconfirmed = |a: &_| Confirmed { standing: Standing::Unconfirmed, ..confirmed(a) };
     assert_eq!(status(&ended(4, END), &late, &unconfirmed).0, Status::Undecided);
     let development = |a: &_| Confirmed { development: true, ..confirmed(a) };
     assert_eq!(status(&ended(4, END), &late, &development).0, Status::Undecided);
@@ -558,7 +560,7 @@ fn requirements_say_what_is_missing() {
     );
     assert_eq!(
         judge(require(&|r| r.time = true), integrity()),
-        ["confirmed anchors cover 0 of 7 receipts: pass chain= of an RPC you trust"]
+        ["confirmed anchors cover 0 of 7 receipts: pass chain= of an RPC you trust, or trusted_blocks="]
     );
     assert_eq!(
         judge(require(&|r| r.parameters_every = Some(1)), integrity()),

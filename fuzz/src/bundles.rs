@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use counterfoil::evidence::bundle::{PartKind, log_name};
 use counterfoil::evidence::{AnchorRecord, Bundle, BundleError};
-use counterfoil::verify::{Confirmed, Contents, Judgement, Status, bundle_object_root, unconfirmed};
+use counterfoil::verify::{Confirmed, Contents, Judgement, Standing, Status, bundle_object_root, unconfirmed};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
 use crate::common::{key, packed};
@@ -21,7 +21,10 @@ fn read(bytes: &[u8], is_asked: bool) -> std::result::Result<Status, BundleError
     let judgement = Judgement { signer: Some(COMPLETE.worker), ..Judgement::default() };
     let holds = |record: &AnchorRecord| *record == COMPLETE.anchor;
     let confirmation = |record: &AnchorRecord| match is_asked {
-        true => Confirmed { confirmed: holds(record), denied: !holds(record), ..unconfirmed(record) },
+        true => {
+            let standing = if holds(record) { Standing::Held } else { Standing::Denied };
+            Confirmed { standing, ..unconfirmed(record) }
+        },
         false => unconfirmed(record),
     };
     let object_root = |entry: &_| bundle_object_root(&bundle, entry);

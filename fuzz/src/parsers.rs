@@ -7,13 +7,14 @@ use counterfoil::commit::{ChunkOpening, Commitment, Entry, Opening, Shard, merge
 use counterfoil::evidence::{AnchorRecord, Frame, Log};
 use counterfoil::journal::{self, Journal};
 use counterfoil::keys::{KeyError, KeyFolder};
-use counterfoil::primitives::{Address, Digest};
+use counterfoil::primitives::{Address, Digest, keccak256};
 use counterfoil::receipt::schema::{BUNDLE, DELEGATION, KINDS, Kind, TREE_HEAD, WordType};
 use counterfoil::receipt::{
     Body, LocalSigner, Signature, SignatureError, Signer, Value, from_typed_data, recover, typed_data,
 };
 use counterfoil::verify::Specification;
 use libfuzzer_sys::arbitrary::Unstructured;
+use serde_json::Value as Json;
 
 use crate::tampered::high_s_twin;
 use crate::{KEYS, sample};
@@ -115,10 +116,15 @@ pub fn anchor(bytes: &[u8]) {
     let Ok(record) = serde_json::from_slice::<AnchorRecord>(bytes) else { return };
     let written = serde_json::to_vec(&record).expect("plain data");
     assert_eq!(serde_json::from_slice::<AnchorRecord>(&written).expect("what was written"), record);
+    if let Some(proof) = &record.proof {
+        // Behind the hash of the header lie the parsers of the header, the nodes and the receipt.
+        let _ = proof.check(&AnchorRecord { block_hash: keccak256(&proof.header), ..record.clone() });
+    }
 }
 
 pub fn anchor_seeds() -> Vec<Vec<u8>> {
-    vec![serde_json::to_vec(&crate::chains::anchored().record).expect("plain data")]
+    let proven = include_bytes!("../../tests/vectors/anchored.json").to_vec();
+    vec![serde_json::to_vec(&crate::chains::anchored().record).expect("plain data"), proven]
 }
 
 pub fn specification(bytes: &[u8]) {
@@ -167,7 +173,8 @@ pub fn body_seeds() -> Vec<Vec<u8>> {
 pub fn statement(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice(bytes) else { return };
     let Ok(body) = from_typed_data(&document) else { return };
-    assert_eq!(typed_data(&body), document);
+    let written: Json = serde_json::from_str(&typed_data(&body)).expect("typed data is JSON");
+    assert_eq!(written, document);
     let decoded = Body::decode(body.kind(), &body.encode()).expect("what was written");
     assert_eq!((decoded.digest(), &decoded), (body.digest(), &body));
 }
@@ -175,8 +182,10 @@ pub fn statement(bytes: &[u8]) {
 pub fn statement_seeds() -> Vec<Vec<u8>> {
     let written = |kind| {
         let body = Body::new(kind, &[("schema", 1.into())]).expect("a body");
-        assert_eq!(from_typed_data(&typed_data(&body)), Ok(body.clone()));
-        serde_json::to_vec(&typed_data(&body)).expect("plain data")
+        let document = typed_data(&body);
+        let parsed = serde_json::from_str(&document).expect("typed data is JSON");
+        assert_eq!(from_typed_data(&parsed), Ok(body.clone()));
+        document.into_bytes()
     };
     kinds().map(written).collect()
 }

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -46,6 +46,8 @@ class AnchorRecord:
         block_time: Unix seconds; no receipt below the head is younger, as far as the chain is right.
         index: How many anchors of the lane came before.
         size: Receipts below the head, whose root over them is `root`.
+        proof: What dates the head for whoever trusts `block_hash`, without a network; None when the
+            node does not give it.
 
     Source:
         docs/format.md, section 8.
@@ -64,6 +66,7 @@ class AnchorRecord:
     size: int
     root: str
     head_digest: str
+    proof: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def _from_json(cls, text: str) -> Self:
@@ -73,7 +76,8 @@ class AnchorRecord:
     def to_json(self) -> str:
         """The record as it lies in the run's `anchors` folder."""
         fields = {**asdict(self), **{name: str(getattr(self, name)) for name in _NUMBERS}}
-        return json.dumps({_camel(name): value for name, value in fields.items()}, indent=2)
+        known = {_camel(name): value for name, value in fields.items() if value is not None}
+        return json.dumps(known, indent=2)
 
     def __str__(self) -> str:
         """One line for people."""

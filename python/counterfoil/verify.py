@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -142,6 +143,7 @@ def verify(
     recipe: str | None = None,
     require: str | Mapping[str, Any] = "integrity",
     chain: Chain | None = None,
+    trusted_blocks: Iterable[str] = (),
     replay: ReplayReport | None = None,
 ) -> Verdict:
     """Checks a run: every signature, link, opening, object and anchor.
@@ -155,6 +157,9 @@ def verify(
             chain that you chose, 20 steps replayed by you), or a mapping with some of `signer`,
             `recipe`, `time` (bool), `parameters_every`, `replayed` (int).
         chain: A chain that you chose, to confirm anchors with.
+        trusted_blocks: Hashes of blocks that you know to be of a public chain, `0x` and 64
+            hexadecimal digits each. An anchor in one of them is dated without a network, if its
+            record holds the proof. Only a chain knows which keys are revoked.
         replay: What `counterfoil.torch.replay` found; it passes it itself.
 
     Returns:
@@ -183,6 +188,7 @@ def verify(
         "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
         "notes": list(replay.notes) if replay else [],
         "undecided": list(replay.undecided) if replay else [],
+        "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
         "now": int(time.time()),
     }
     confirmed = None if chain is None else [chain.confirm(anchor) for anchor in record.anchors]
@@ -198,6 +204,14 @@ def verify(
     if verdict.status == "refuted":
         raise Refuted(verdict)
     return verdict
+
+
+def _block_hash(text: str) -> str:
+    if re.fullmatch("0x[0-9a-fA-F]{64}", text) is None:
+        raise InvalidInput(
+            f"{text!r} is no hash of a block", expected="0x and 64 hexadecimal digits", where="trusted_blocks"
+        )
+    return text
 
 
 def _as_edge(wrong: Mismatch) -> dict[str, str]:

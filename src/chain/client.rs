@@ -12,7 +12,7 @@ use super::contract::abi::IRunLedger;
 use super::contract::{artifact, explain_revert, stored_value};
 use super::error::{MOST_GAS, MOST_WEI};
 use super::transaction::Transaction;
-use super::{ChainError, DEVELOPMENT_CHAIN, Node, Registration};
+use super::{ChainError, DEVELOPMENT_CHAIN, Node, Registration, event_proof};
 use crate::evidence::{AnchorRecord, TreeHead};
 use crate::primitives::{Address, Digest, keccak256};
 use crate::receipt::{Signer, log_id};
@@ -141,7 +141,7 @@ impl Client {
         let log = log_id(head.run, head.worker, head.lane);
         let known = self.head(head.run, head.worker, head.lane)?;
         if let Some(last) = known.filter(|last| last.size >= head.size) {
-            return self.earlier_anchor(log, head, last);
+            return self.earlier_anchor(log, head, last).map(|record| self.with_proof(record));
         }
         let signer = self.admit(payer)?;
         if self.view(&IRunLedger::ownerOfCall { run: head.run })?.is_zero() {
@@ -159,7 +159,19 @@ impl Client {
         };
         let receipt = self.send(signer, IRunLedger::anchorCall { a: anchor }.abi_encode())?;
         let missing = || malformed("eth_getTransactionReceipt", "no Anchored event of this head");
-        receipt.logs.iter().find_map(|event| self.record(log, head, event)).ok_or_else(missing)?
+        let record = receipt.logs.iter().find_map(|event| self.record(log, head, event));
+        Ok(self.with_proof(record.ok_or_else(missing)??))
+    }
+
+    /// The record with its proof, which a node may be unable to give: then a verifier needs an RPC.
+    fn with_proof(&self, record: AnchorRecord) -> AnchorRecord {
+        let header = call(&*self.node, "eth_getBlockByHash", json!([record.block_hash, false]));
+        let receipts: Result<Vec<_>, _> =
+            call(&*self.node, "eth_getBlockReceipts", json!([record.block_hash]));
+        let proof = header.ok().zip(receipts.ok()).and_then(|(header, receipts)| {
+            event_proof::prove(record.block_hash, record.transaction_hash, &header, &receipts)
+        });
+        AnchorRecord { proof: proof.filter(|proof| proof.check(&record).is_ok()), ..record }
     }
 
     /// Declares that a key signs for a worker no more; `payer` is the worker or the key. Returns the block
@@ -264,6 +276,7 @@ impl Client {
             size: found.size,
             root: found.root,
             head_digest: found.headDigest,
+            proof: None,
         }))
     }
 

@@ -8,6 +8,7 @@
 mod client;
 mod contract;
 mod error;
+mod event_proof;
 mod http;
 mod run;
 mod transaction;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::EventProof;
 use crate::primitives::{Address, Digest};
 
 /// A hint where to look, not evidence: only a chain that the verifier chose dates a receipt.
@@ -39,18 +40,26 @@ pub struct AnchorRecord {
     pub root: Digest,
     /// Digest of the signed tree head.
     pub head_digest: Digest,
+    /// What shows the event in the block to whoever trusts the block's hash; not every chain can be proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<EventProof>,
 }
 
-mod decimal {
+pub(super) mod decimal {
     //! u64 as a decimal string, which every JSON reader keeps exactly.
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::evidence) fn serialize<S: Serializer>(
+        number: &u64,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(number)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    pub(in crate::evidence) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
         let number: u64 = text.parse().map_err(serde::de::Error::custom)?;
         match number.to_string() == text {

@@ -254,6 +254,9 @@ impl Frame {
                     }
                     fields.push(field);
                 }
+                if fields.is_empty() {
+                    return Err(refused("an opening of no field"));
+                }
                 Ok(Frame::Opening(OpeningFrame { receipt, fields }))
             }
             other => Err(refused(format!("type byte {other:#04x}, expected one of R H L O P D W"))),

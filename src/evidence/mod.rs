@@ -6,14 +6,16 @@
 mod anchor;
 pub mod bundle;
 mod contradiction;
+mod event_proof;
 mod frame;
-
 mod log;
 mod opened;
 
 pub use anchor::AnchorRecord;
 pub use bundle::{Bundle, BundleError};
 pub use contradiction::{Contradiction, ContradictionKind, NoContradiction};
+pub(crate) use event_proof::trie_key;
+pub use event_proof::{EventProof, EventProofError};
 pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame, PartOpening};
 pub use log::{Log, Mark, Shown, Source};
 pub use opened::{Opened, OpeningError};

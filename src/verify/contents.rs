@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Anchored, Edge, Evidence, Findings, Judgement, Verdict, judge, structural};
+use super::{Anchored, Edge, Evidence, Findings, Judgement, Standing, Verdict, judge, structural};
 use crate::commit::{CommitError, Commitment, Entry, State, bytes_root};
 use crate::evidence::bundle::PartKind;
 use crate::evidence::{AnchorRecord, Bundle, BundleError, Delegation, Log};
@@ -18,15 +18,13 @@ const MAX_ANCHORS: u64 = 64 << 20;
 /// The chain that `Chain.dev` and most test nodes run; it belongs to whoever runs it.
 pub const DEVELOPMENT_CHAIN: u64 = 31_337;
 
-/// What a chain says about an anchor record.
+/// What a verifier learnt about an anchor record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmed {
     /// The chain in words.
     pub chain: String,
-    /// Whether the chain holds exactly this head.
-    pub confirmed: bool,
-    /// Whether the chain was asked and does not.
-    pub denied: bool,
+    /// What the verifier knows of the record.
+    pub standing: Standing,
     /// Whether it is a development chain.
     pub development: bool,
     /// Unix seconds of the block, by the chain's own word when it confirmed the record.
@@ -40,8 +38,7 @@ pub type Confirmation<'a> = dyn Fn(&AnchorRecord) -> Confirmed + 'a;
 pub fn unconfirmed(record: &AnchorRecord) -> Confirmed {
     Confirmed {
         chain: format!("chain {}", record.chain_id),
-        confirmed: false,
-        denied: false,
+        standing: Standing::Unconfirmed,
         development: record.chain_id == DEVELOPMENT_CHAIN,
         block_time: record.block_time,
     }
@@ -154,11 +151,19 @@ impl Contents {
             unused.borrow_mut().remove(&tensor.root());
             *known.borrow_mut().entry((tensor.root(), tensor.size())).or_insert_with(|| object_root(tensor))
         };
+        let confirmed = |record: &AnchorRecord| match confirmation(record) {
+            asked if asked.standing == Standing::Unconfirmed => trusted(record, judgement).unwrap_or(asked),
+            asked => asked,
+        };
         let evidence = Evidence {
             specification: &self.specification,
             recipe,
             logs: &self.logs,
-            anchors: self.anchors.iter().map(|(name, record)| anchored(name, record, confirmation)).collect(),
+            anchors: self
+                .anchors
+                .iter()
+                .map(|(name, record)| anchored(name, record, &confirmed(record)))
+                .collect(),
             object_root: &object_root,
         };
         let mut findings: Findings = structural(&evidence);
@@ -174,6 +179,11 @@ impl Contents {
             }
         }
         for (name, record) in &self.anchors {
+            // A proof is checked whether or not its block is trusted, so that no byte of it is free.
+            if let Some(Err(error)) = record.proof.as_ref().map(|proof| proof.check(record)) {
+                let place = format!("anchor {name}: proof: {}", error.part);
+                damage.push(Edge::new(&place, error.expected, error.actual));
+            }
             if !self.logs.iter().any(|log| (log.worker, log.lane) == (record.worker, record.lane)) {
                 findings.broken.push(Edge::new(
                     &format!("anchor {name}: ledger"),
@@ -210,8 +220,18 @@ pub fn edge(place: &str, detail: impl ToString) -> Edge {
     Edge::new(place, "what was written", detail)
 }
 
-fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) -> Anchored {
-    let Confirmed { chain, confirmed, denied, development, block_time } = confirmation(record);
+/// What a record's own proof shows to a verifier who trusts its block.
+fn trusted(record: &AnchorRecord, judgement: &Judgement) -> Option<Confirmed> {
+    let is_trusted = judgement.trusted_blocks.contains(&record.block_hash);
+    record.proof.as_ref().filter(|proof| is_trusted && proof.check(record).is_ok()).map(|_| Confirmed {
+        chain: format!("the trusted block {} of chain {}", record.block_hash, record.chain_id),
+        standing: Standing::Dated,
+        ..unconfirmed(record)
+    })
+}
+
+fn anchored(name: &str, record: &AnchorRecord, confirmed: &Confirmed) -> Anchored {
+    let Confirmed { chain, standing, development, block_time } = confirmed.clone();
     Anchored {
         name: format!("anchor {name}"),
         run: record.run,
@@ -221,8 +241,7 @@ fn anchored(name: &str, record: &AnchorRecord, confirmation: &Confirmation<'_>) 
         root: record.root,
         chain,
         block_time,
-        confirmed,
-        denied,
+        standing,
         development,
     }
 }

@@ -143,6 +143,8 @@ impl Walk<'_> {
             Err(error) => {
                 let place = format!("{}: receipt {}", self.place(), prepared.sequence);
                 findings.broken(place, "what was read before", error);
+                // The receipts behind it keep their positions.
+                self.tree.push(Digest::ZERO);
                 return;
             }
         };

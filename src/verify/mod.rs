@@ -76,6 +76,27 @@ pub struct Evidence<'a> {
     pub object_root: &'a dyn Fn(&Entry) -> Option<Digest>,
 }
 
+/// What a verifier knows of an anchor record, which alone says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody was asked.
+    Unconfirmed,
+    /// A chain that the verifier chose was asked and does not hold the anchor.
+    Denied,
+    /// A block that the verifier trusts holds the event, of a contract that nobody looked at: the
+    /// head existed then, and the contract may know other heads of the same size.
+    Dated,
+    /// The run ledger on a chain that the verifier chose holds the anchor, and no other in its place.
+    Held,
+}
+
+impl Anchored {
+    /// Whether the time of its block is that of a chain or block the verifier chose.
+    pub(crate) fn is_dated(&self) -> bool {
+        matches!(self.standing, Standing::Dated | Standing::Held)
+    }
+}
+
 /// A tree head that was recorded on a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchored {
@@ -95,10 +116,8 @@ pub struct Anchored {
     pub chain: String,
     /// Unix seconds of the block.
     pub block_time: u64,
-    /// Whether a chain that the verifier chose confirmed the record.
-    pub confirmed: bool,
-    /// Whether a chain that the verifier chose was asked and does not hold it.
-    pub denied: bool,
+    /// What the verifier knows of the record.
+    pub standing: Standing,
     /// Whether the chain is a development chain, which belongs to whoever runs it.
     pub development: bool,
 }

@@ -49,6 +49,10 @@ impl Specification {
         if bytes.len() > MAX_SPECIFICATION {
             return Err(refused(format!("{} bytes, at most {MAX_SPECIFICATION} are read", bytes.len())));
         }
+        // serde reads a list as a structure too, field by field.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(refused("no JSON object".into()));
+        }
         let parsed: Specification = serde_json::from_slice(bytes).map_err(|error| {
             refused(format!("no specification, line {} column {}", error.line(), error.column()))
         })?;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::policy::Cadences;
-use super::{Anchored, Edge, Findings, LogFindings, Signed};
+use super::{Anchored, Edge, Findings, LogFindings, Signed, Standing};
 use crate::primitives::{Address, Digest};
 
 /// What a verifier demands beyond integrity.
@@ -134,6 +134,8 @@ pub struct Judgement {
     pub undecided: Vec<String>,
     /// What the chain that the verifier chose knows of this run's ledgers.
     pub heads: Vec<HeadOnChain>,
+    /// Hashes of blocks that the verifier knows to be of a public chain.
+    pub trusted_blocks: Vec<Digest>,
     /// Unix seconds of the verifier's own clock: what lies here existed then.
     pub now: Option<u64>,
     /// The block at which the chain was asked for revoked keys; none when it was not asked.
@@ -216,7 +218,7 @@ fn shown(findings: &Findings) -> (u64, u64) {
 fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
     let covering = |log: &super::LogFindings| {
         let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane);
-        own.filter(|anchor| anchor.confirmed && !anchor.development)
+        own.filter(|anchor| anchor.standing == Standing::Held && !anchor.development)
             .find(|anchor| anchor.size == log.receipts)
     };
     let (shown, receipts) = shown(findings);
@@ -297,7 +299,7 @@ fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     // How many receipts existed at a time, by the anchors that count.
     let covered = |log: &LogFindings, counts: &dyn Fn(&Anchored) -> bool| -> u64 {
         let own = findings.anchored.iter().filter(|a| (a.worker, a.lane) == (log.worker, log.lane));
-        own.filter(|a| a.confirmed && counts(a)).map(|a| a.size).max().unwrap_or(0)
+        own.filter(|a| a.is_dated() && counts(a)).map(|a| a.size).max().unwrap_or(0)
     };
     let mut found = Vec::new();
     for log in &findings.logs {
@@ -355,13 +357,13 @@ fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
         true => format!("all {receipts} receipts"),
         false => format!("first {count} of {receipts} receipts, the rest not anchored"),
     };
-    let (covered, latest) = cover(&|anchor| anchor.confirmed && !anchor.development);
+    let (covered, latest) = cover(&|anchor| anchor.is_dated() && !anchor.development);
     let line = match latest {
         Some(anchor) => {
             format!("{} existed by {} on {}", extent(covered), utc(anchor.block_time), anchor.chain)
         }
-        None => match cover(&|anchor| !anchor.denied) {
-            (_, None) => match anchors.iter().find(|anchor| anchor.denied) {
+        None => match cover(&|anchor| anchor.standing != Standing::Denied) {
+            (_, None) => match anchors.iter().find(|anchor| anchor.standing == Standing::Denied) {
                 Some(denied) => format!("none: {} does not hold the recorded anchor", denied.chain),
                 None => "none".to_string(),
             },
@@ -369,7 +371,7 @@ fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
                 let reason = if anchor.development {
                     "a development chain proves no date"
                 } else {
-                    "unconfirmed: name an RPC with --chain"
+                    "unconfirmed: name an RPC with --chain or a --trusted-block"
                 };
                 format!("self-anchored: {} on {} ({reason})", extent(count), anchor.chain)
             }
@@ -466,7 +468,7 @@ fn missing(
     want(
         !require.time || (time.receipts > 0 && time.covered == time.receipts),
         format!(
-            "confirmed anchors cover {} of {} receipts: pass chain= of an RPC you trust",
+            "confirmed anchors cover {} of {} receipts: pass chain= of an RPC you trust, or trusted_blocks=",
             time.covered, time.receipts
         ),
     );

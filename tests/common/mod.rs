@@ -18,8 +18,8 @@ use counterfoil::receipt::{
     Blind, Body, LaneSecret, LocalSigner, Receipt, Signer, Value, policy_digest, run_id,
 };
 use counterfoil::verify::{
-    CADENCES, Confirmed, Contents, Judgement, Requirement, Verdict, bundle_object_root, recipe_state,
-    unconfirmed,
+    CADENCES, Confirmed, Contents, Judgement, Requirement, Standing, Verdict, bundle_object_root,
+    recipe_state, unconfirmed,
 };
 
 pub fn key(number: u8) -> LocalSigner {
@@ -262,6 +262,7 @@ impl Run {
             size: self.tree.size(),
             root: self.tree.root(),
             head_digest: self.head,
+            proof: None,
         });
     }
 
@@ -330,8 +331,7 @@ pub fn read(bytes: &[u8], judgement: &Judgement) -> Result<Verdict, BundleError>
 pub fn confirmed(record: &AnchorRecord) -> Confirmed {
     Confirmed {
         chain: "chain 16602".into(),
-        confirmed: true,
-        denied: false,
+        standing: Standing::Held,
         development: false,
         block_time: record.block_time,
     }

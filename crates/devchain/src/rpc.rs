@@ -97,6 +97,10 @@ fn look(chain: &Chain, method: &str, params: &Params) -> Result<Value, RpcError>
         "eth_getTransactionReceipt" => {
             json!(chain.block_of_transaction(params.required(0)?).map(query::receipt))
         }
+        "eth_getBlockReceipts" => {
+            let block = chain.block_by_hash(params.required(0)?);
+            json!(block.map(|block| block.mined.iter().map(|_| query::receipt(block)).collect::<Vec<_>>()))
+        }
         "eth_getLogs" => query::logs(chain, &params.required::<Filter>(0)?)?,
         "eth_feeHistory" => query::fee_history(chain, params.required(0)?, &params.required::<String>(1)?)?,
         "eth_getBalance" => json!(chain.account(params.at_latest(chain, 1)?).balance),

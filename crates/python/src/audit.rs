@@ -12,7 +12,7 @@ use counterfoil::ledger::LedgerError;
 use counterfoil::primitives::Address;
 use counterfoil::receipt::Value;
 use counterfoil::receipt::schema::HEADER;
-use counterfoil::verify::{Confirmed, Judgement, Specification, headline, unconfirmed};
+use counterfoil::verify::{Confirmed, Judgement, Specification, Standing, headline, unconfirmed};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -187,7 +187,8 @@ impl Record {
                 let index = self.0.anchors().iter().position(|(_, known)| known == record);
                 match index.and_then(|index| answers.get(index).cloned().flatten()) {
                     Some((chain, confirmed, development, block_time)) => {
-                        Confirmed { chain, confirmed, denied: !confirmed, development, block_time }
+                        let standing = if confirmed { Standing::Held } else { Standing::Denied };
+                        Confirmed { chain, standing, development, block_time }
                     }
                     None => unconfirmed(record),
                 }

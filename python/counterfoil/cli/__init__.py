@@ -51,6 +51,10 @@ Signer = Annotated[str | None, typer.Option(help="The owner you expect: 0x and 4
 Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have read and trust.")]
 Requirement = Annotated[Require, typer.Option(help="What the verdict is measured against.")]
 ChainUrl = Annotated[str | None, typer.Option("--chain", metavar="URL", help="An RPC you trust.")]
+Contract = Annotated[str | None, typer.Option(help="The RunLedger's address.")]
+TrustedBlock = Annotated[
+    list[str] | None, typer.Option(help="Hash of a block that you know to be of a public chain.")
+]
 ChainFolder = Annotated[Path | None, typer.Option(help="Where the development chain lies.")]
 
 
@@ -71,11 +75,13 @@ def verify(
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
     chain: ChainUrl = None,
+    contract: Contract = None,
+    trusted_block: TrustedBlock = None,
     json: Json = False,
 ) -> None:
     """Check a run's evidence and print the verdict."""
     with _working(f"Verifying {run}"):
-        verdict = counterfoil.verify(run, **_pins(signer, recipe, require, chain))
+        verdict = counterfoil.verify(run, **_pins(signer, recipe, require, chain, contract, trusted_block))
     _finish(verdict, json)
 
 
@@ -90,12 +96,14 @@ def replay(
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
     chain: ChainUrl = None,
+    contract: Contract = None,
+    trusted_block: TrustedBlock = None,
     json: Json = False,
 ) -> None:
     """Execute recorded steps again and compare every tensor bit for bit."""
     from counterfoil.torch import replay as re_execute
 
-    pins = _pins(signer, recipe, require, chain)
+    pins = _pins(signer, recipe, require, chain, contract, trusted_block)
     with _working(f"Replaying {steps} of {run}"):
         verdict = re_execute(run, steps, run_untrusted=run_untrusted, **pins)
     _finish(verdict, json)
@@ -196,7 +204,7 @@ def erase(
 def anchor(
     run: RunFolder,
     chain: ChainUrl = None,
-    contract: Annotated[str | None, typer.Option(help="The RunLedger's address.")] = None,
+    contract: Contract = None,
     key: Annotated[Path | None, typer.Option(help="File of the key that pays.")] = None,
     folder: ChainFolder = None,
     json: Json = False,
@@ -250,7 +258,7 @@ def serve(
 def revoke(
     key: Annotated[str, typer.Argument(help="Address of the key that shall sign no more.")],
     chain: ChainUrl = None,
-    contract: Annotated[str | None, typer.Option(help="The RunLedger's address.")] = None,
+    contract: Contract = None,
     payer: Annotated[
         Path | None, typer.Option(help="File of the worker's key, or of the revoked one.")
     ] = None,
@@ -300,9 +308,17 @@ def _print_json(value: Any) -> None:
     typer.echo(json_format.dumps(value, indent=2))
 
 
-def _pins(signer: str | None, recipe: str | None, require: Require, url: str | None) -> dict[str, Any]:
-    chain = None if url is None else counterfoil.Chain.connect(url)
-    return {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
+def _pins(
+    signer: str | None,
+    recipe: str | None,
+    require: Require,
+    url: str | None,
+    contract: str | None,
+    trusted_block: list[str] | None,
+) -> dict[str, Any]:
+    chain = None if url is None else counterfoil.Chain.connect(url, contract)
+    pins = {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
+    return {**pins, "trusted_blocks": trusted_block or ()}
 
 
 def _steps(text: str) -> tuple[int, int]:

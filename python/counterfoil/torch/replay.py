@@ -70,6 +70,7 @@ def replay(
     signer: str | None = None,
     require: str = "integrity",
     chain: Chain | None = None,
+    trusted_blocks: Iterable[str] = (),
     timeout: float = 120.0,
 ) -> Verdict:
     """Verifies a run, executes chosen steps of it again and compares them bit for bit.
@@ -80,7 +81,7 @@ def replay(
             included), `"217"` or step numbers.
         recipe: The recipe's digest (`0x` and 64 hex digits) that you have read and trust.
         run_untrusted: Runs the recipe without such a pin.
-        signer, require, chain: As for `counterfoil.verify`.
+        signer, require, chain, trusted_blocks: As for `counterfoil.verify`.
         timeout: Seconds a step may take.
 
     Returns:
@@ -94,11 +95,11 @@ def replay(
         docs/format.md, section 4.
     """
     record = Record(path)
+    pins: dict[str, Any] = {"signer": signer, "recipe": recipe, "require": require, "chain": chain}
+    pins["trusted_blocks"] = tuple(trusted_blocks)
 
     def verify(report: ReplayReport | None) -> Verdict:
-        return counterfoil.verify(
-            record, signer=signer, recipe=recipe, require=require, chain=chain, replay=report
-        )
+        return counterfoil.verify(record, replay=report, **pins)
 
     verify(None)
     _check_recipe(record, recipe, run_untrusted)
