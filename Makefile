@@ -47,7 +47,7 @@ test-rust: ## Tests of the core and the development chain
 	cargo test --workspace --exclude counterfoil-python --quiet
 
 test-python: .venv/.extension dist/.wheel ## Tests through Python, with independent oracles
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 crash: ## Kill a recording program 1,000 times on a disk that forgets what was not synchronised (Linux)
 	CRASH_KILLS=1000 cargo test --release --quiet --test crash

@@ -14,6 +14,7 @@ mod opened;
 pub use anchor::AnchorRecord;
 pub use bundle::{Bundle, BundleError};
 pub use contradiction::{Contradiction, ContradictionKind, NoContradiction};
+#[cfg(feature = "io")]
 pub(crate) use event_proof::trie_key;
 pub use event_proof::{EventProof, EventProofError};
 pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame, PartOpening};

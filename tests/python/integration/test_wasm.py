@@ -69,10 +69,14 @@ def test_all_bundles_get_the_native_verdict(recorded: Path, tmp_path: Path) -> N
     for position in range(0, len(data), len(data) // 60):
         bundles.append(tmp_path / f"{len(bundles)}.counterfoil")
         bundles[-1].write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+    # The trie, the header and the event behind an anchor are read by the verifier, too.
+    bundles.append(ROOT / "tests/vectors/anchored.counterfoil")
+    block = json.loads((ROOT / "tests/vectors/anchored.json").read_text())["blockHash"]
     owner = Record(recorded).receipts()[0].signer
     for judgement in (
         {"name": "integrity", "now": int(time.time())},
         {"name": "pinned", "signer": owner, "require": {"signer": True, "time": True}},
+        {"name": "dated", "trusted_blocks": [block], "require": {"time": True}},
     ):
         text = json.dumps(judgement)
         for bundle, found in zip(bundles, in_node(text, *bundles), strict=True):
