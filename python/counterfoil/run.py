@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Session:
 
     Attributes:
         key: The key, for example `Key.generate()`.
-        expires: Unix seconds from which on it may not sign; None for no end. Receipts that are
+        expires: Unix seconds from which on it signs nothing more; None for no end. Receipts that are
             verified later count only as far as a confirmed anchor shows them to be older.
     """
 
@@ -377,7 +378,16 @@ def export(
 
 
 def _session_key(session: Session | None) -> tuple[Key, int] | None:
-    return None if session is None else (session.key, session.expires or 0)
+    if session is None:
+        return None
+    if session.expires is not None and session.expires <= time.time():
+        raise InvalidInput(
+            "the session has ended before it began",
+            expected="Unix seconds to come",
+            actual=str(session.expires),
+            where="Session.expires",
+        )
+    return session.key, session.expires or 0
 
 
 def _read_recipe(path: Path) -> dict[str, bytes]:

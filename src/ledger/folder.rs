@@ -15,10 +15,7 @@ use crate::journal::{self, JournalError, sync_folder_of, write_durably};
 use crate::keys::KeyFolder;
 use crate::primitives::{Address, Digest};
 use crate::receipt::{Body, log_id};
-use crate::verify::{MAX_DOCUMENT, MAX_RECIPE};
-
-/// Most files of a recipe.
-const MAX_RECIPE_FILES: usize = 256;
+use crate::verify::{MAX_DOCUMENT, MAX_RECIPE, MAX_RECIPE_FILES};
 
 /// A folder that holds a run.
 #[derive(Clone, Debug)]

@@ -57,6 +57,8 @@ pub struct Ledger {
     signer: Arc<dyn Signer>,
     worker: Address,
     delegation: Digest,
+    /// Unix seconds from which on the delegation allows nothing.
+    expires: Option<u64>,
     secret: LaneSecret,
     keys: KeyFolder,
     lock: std::fs::File,
@@ -151,6 +153,7 @@ impl Ledger {
             journal,
             worker: signer.address(),
             delegation: Digest::ZERO,
+            expires: None,
             signer,
             secret,
             run,
@@ -192,6 +195,7 @@ impl Ledger {
             self.journal.append(&Frame::Delegation(Delegation { body, signature }).encode())?;
         }
         self.signer = session.signer;
+        self.expires = Some(session.expires).filter(|expires| *expires != 0);
         Ok(())
     }
 
@@ -229,7 +233,10 @@ impl Ledger {
         let (journal, recovered) = Journal::open(&path, "ledger")?;
         let log = folder.log(worker, lane)?;
         let found = log.size();
-        let delegation = delegation(&log, run, signer.address())?;
+        let (delegation, expires) = match delegation(&log, run, signer.address())? {
+            Some(own) => (own.body.digest(), own.expires()),
+            None => (Digest::ZERO, None),
+        };
         let own =
             folder.anchors()?.into_iter().filter(|(_, a)| (a.run, a.worker, a.lane) == (run, worker, lane));
         if let Some(anchored) = own.map(|(_, anchor)| anchor.size).max().filter(|size| *size > found) {
@@ -248,6 +255,7 @@ impl Ledger {
             signer,
             worker,
             delegation,
+            expires,
             secret,
             run,
             lane,
@@ -317,7 +325,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Closed`], [`LedgerError::Step`], [`LedgerError::Due`],
-    /// [`LedgerError::Policy`], [`LedgerError::Receipt`], or what the signer or the disk report.
+    /// [`LedgerError::Policy`], [`LedgerError::Receipt`], [`LedgerError::NotDelegated`] when the session
+    /// has ended, or what the signer or the disk report.
     /// After any of them the lane is as it was.
     pub fn record(
         &self,
@@ -328,6 +337,7 @@ impl Ledger {
         let no_kind = || crate::receipt::ReceiptError::Field { kind: "unknown", field: kind.into() };
         let kind = Kind::from_name(kind).ok_or_else(no_kind)?;
         self.journal.check_process()?;
+        check_end(self.signer.address(), self.expires)?;
         let mut progress = self.progress();
         if progress.closed {
             return Err(LedgerError::Closed);
@@ -516,10 +526,10 @@ fn worker_of(folder: &RunFolder, lane: u32, key: Address) -> Result<Address, Led
     Err(LedgerError::NotFound { path: path.display().to_string() })
 }
 
-/// The digest of the delegation under which a key continues a log; zero for the worker itself.
-fn delegation(log: &Log, run: Digest, key: Address) -> Result<Digest, LedgerError> {
+/// The delegation under which a key continues a log; none for the worker itself.
+fn delegation(log: &Log, run: Digest, key: Address) -> Result<Option<&Delegation>, LedgerError> {
     if key == log.worker {
-        return Ok(Digest::ZERO);
+        return Ok(None);
     }
     let refused = |detail: &str| LedgerError::NotDelegated { key, detail: detail.into() };
     let own = log.delegations().iter().rev().find(|delegation| delegation.key() == key);
@@ -527,11 +537,18 @@ fn delegation(log: &Log, run: Digest, key: Address) -> Result<Digest, LedgerErro
     if own.is_of(run, log.worker, log.lane) != Ok(true) || !own.allows(schema::RESUME, log.size()) {
         return Err(refused("its delegation is not the worker's, or not for what comes next"));
     }
-    match own.expires() {
-        Some(expires) if expires.saturating_mul(1000) <= now() => {
-            Err(refused("its delegation has expired; sign a new one"))
+    check_end(key, own.expires())?;
+    Ok(Some(own))
+}
+
+/// Receipts that a key signs after its end count for nobody.
+fn check_end(key: Address, expires: Option<u64>) -> Result<(), LedgerError> {
+    match expires.is_some_and(|expires| expires.saturating_mul(1000) <= now()) {
+        true => {
+            let detail = "its delegation has expired; sign a new one, or continue with the worker's own key";
+            Err(LedgerError::NotDelegated { key, detail: detail.into() })
         }
-        _ => Ok(own.body.digest()),
+        false => Ok(()),
     }
 }
 

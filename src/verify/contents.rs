@@ -13,6 +13,8 @@ use crate::primitives::{Address, Digest};
 pub const MAX_DOCUMENT: u64 = 1 << 20;
 /// Largest recipe, bytes over all files.
 pub const MAX_RECIPE: u64 = 16 << 20;
+/// Most files of a recipe.
+pub const MAX_RECIPE_FILES: usize = 256;
 /// Largest anchor records together, bytes.
 const MAX_ANCHORS: u64 = 64 << 20;
 /// The chain that `Chain.dev` and most test nodes run; it belongs to whoever runs it.
@@ -87,6 +89,10 @@ impl Contents {
         let mut specification = bundle.files(PartKind::Specification, MAX_DOCUMENT)?;
         contents.specification = specification.pop().map(|(_, bytes)| bytes).unwrap_or_default();
         contents.recipe = bundle.files(PartKind::Recipe, MAX_RECIPE)?.into_iter().collect();
+        if contents.recipe.len() > MAX_RECIPE_FILES {
+            let expected = format!("at most {MAX_RECIPE_FILES} files");
+            contents.damage.push(Edge::new("bundle: recipe", expected, contents.recipe.len()));
+        }
         for log in bundle.logs() {
             match log {
                 Ok(log) => contents.logs.push(log),

@@ -17,8 +17,8 @@ mod verdict;
 use std::collections::BTreeMap;
 
 pub use contents::{
-    Confirmation, Confirmed, Contents, DEVELOPMENT_CHAIN, MAX_DOCUMENT, MAX_RECIPE, bundle_object_root, edge,
-    recipe_state, unconfirmed,
+    Confirmation, Confirmed, Contents, DEVELOPMENT_CHAIN, MAX_DOCUMENT, MAX_RECIPE, MAX_RECIPE_FILES,
+    bundle_object_root, edge, recipe_state, unconfirmed,
 };
 pub use delegated::Signed;
 pub use policy::{CADENCES, Cadences, Policies};

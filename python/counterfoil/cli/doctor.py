@@ -61,6 +61,10 @@ def _keys(home: Path) -> Iterator[Finding]:
         yield Finding("device key", not clear, f"{keystore}, protected by a password{clear}")
     elif not key.exists():
         yield Finding("device key", True, f"none yet; the first run makes {key}")
+    for partial in sorted(home.glob("**/*.partial")):
+        yield Finding(
+            "unfinished write", False, f"{partial} may hold a secret in the clear; type: rm {partial}"
+        )
     for path in [key, *sorted((home / "lanes").glob("*"))]:
         # How many receipts left the device is no secret.
         if path.suffix != ".released" and path.exists() and path.stat().st_mode & 0o077:

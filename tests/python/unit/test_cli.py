@@ -161,6 +161,17 @@ def found(command, *arguments: object) -> tuple[int, dict[str, str], set[str]]:
     return code, details, {each["what"] for each in findings if not each["ok"]}
 
 
+def test_doctor_names_an_unfinished_secret(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in the clear that a killed process left behind, and that nobody looks for."""
+    monkeypatch.setenv("COUNTERFOIL_HOME", str(tmp_path / "home"))
+    (tmp_path / "home/lanes").mkdir(parents=True)
+    (tmp_path / "home/lanes/device.key.0123456789abcdef.partial").touch(0o600)
+    code, out, _ = command("doctor", "--json")
+    bad = [each for each in json.loads(out) if not each["ok"]]
+    assert (code, [each["what"] for each in bad]) == (1, ["unfinished write"])
+    assert "device.key.0123456789abcdef.partial" in bad[0]["detail"]
+
+
 def test_doctor_repairs_an_unfinished_write_and_says_what_it_dropped(command, tmp_path: Path) -> None:
     """Nothing but the torn end may go: it is a tree head's, so every receipt stays."""
     run = tmp_path / "run"

@@ -72,12 +72,17 @@ def test_lanes_change_hands(tmp_path: Path) -> None:
 def test_a_key_whose_time_has_come_cannot_continue(tmp_path: Path) -> None:
     """Receipts that nobody will count, signed without a word."""
     owner, session = Key.generate(), Key.generate()
-    with Run.create(
-        tmp_path / "run", key=owner, session=Session(session, expires=int(time.time()) - 1)
-    ) as run:
+    ends = int(time.time()) + 2
+    run = Run.create(tmp_path / "run", key=owner, session=Session(session, expires=ends))
+    steps(run, 1)
+    time.sleep(ends - time.time())
+    with pytest.raises(KeyRefused, match="has expired; sign a new one"):
         steps(run, 1)
+    run.flush()
+    del run
     with pytest.raises(KeyRefused, match="has expired; sign a new one"):
         Run.open(tmp_path / "run", key=session)
+    time.sleep(1.1)  # in its last second the session's receipts still count
     verdict = verify(tmp_path / "run")
     assert verdict.status == "undecided"
     assert any("could sign until" in text for text in verdict.missing)
@@ -198,9 +203,10 @@ def test_two_copies_that_went_on_convict_their_worker(
 def test_the_judgement_of_a_session_is_json(tmp_path: Path) -> None:
     """A verifier's clock that cannot be set by whoever calls the core."""
     owner = Key.generate()
-    with Run.create(tmp_path / "run", key=owner, session=Session(Key.generate(), expires=1000)) as run:
+    ends = int(time.time()) + 3600
+    with Run.create(tmp_path / "run", key=owner, session=Session(Key.generate(), expires=ends)) as run:
         steps(run, 1)
     record = Record(tmp_path / "run")
-    for now, status in ((1000, "verified"), (1001, "undecided"), (None, "undecided")):
+    for now, status in ((ends, "verified"), (ends + 1, "undecided"), (None, "undecided")):
         _, document = record.verify(json.dumps({"name": "integrity", "now": now}))
         assert json.loads(document)["status"] == status
