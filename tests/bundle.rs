@@ -362,3 +362,20 @@ fn frames_that_nothing_needs_have_no_place_in_a_bundle() {
     run.frames.swap(first, first + 1);
     assert_eq!(read(&run.bundle(), &integrity()).unwrap().status, Status::Refuted, "tensors out of order");
 }
+
+/// Files without bytes pass every limit of bytes.
+#[test]
+fn a_recipe_has_at_most_256_files() {
+    let verdict_of = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("{number:03}.py")).collect();
+        let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+        let mut run = Run::with_recipe("{}", &files);
+        run.genesis();
+        run.join();
+        run.close(0);
+        run.sign_head();
+        read(&run.bundle(), &integrity()).unwrap()
+    };
+    assert!(verdict_of(256).integrity.intact);
+    assert_eq!(verdict_of(257).integrity.broken[0].edge, "bundle: recipe");
+}

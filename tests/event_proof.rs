@@ -4,10 +4,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Run, integrity, read};
-use counterfoil::evidence::{AnchorRecord, EventProof};
-use counterfoil::primitives::{Address, Digest};
-use counterfoil::verify::{Judgement, Requirement, Status};
+use counterfoil::evidence::{AnchorRecord, Bundle, EventProof};
+use counterfoil::primitives::{Address, Digest, keccak256};
+use counterfoil::verify::{Confirmed, Contents, Judgement, Requirement, Standing, Status, unconfirmed};
 
 fn record() -> AnchorRecord {
     serde_json::from_str(include_str!("vectors/anchored.json")).unwrap()
@@ -95,6 +97,133 @@ fn no_byte_of_a_proof_is_free() {
     for end in 0..proof.header.len() {
         assert!(refuses(EventProof { header: proof.header.slice(..end), ..proof.clone() }), "cut at {end}");
     }
+}
+
+/// RLP of a list of encoded items.
+fn list(items: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    alloy_rlp::Header { list: true, payload_length: items.concat().len() }.encode(&mut bytes);
+    [bytes, items.concat()].concat()
+}
+
+fn text(bytes: &[u8]) -> Vec<u8> {
+    alloy_rlp::encode(bytes)
+}
+
+fn items(encoded: &[u8]) -> Vec<Vec<u8>> {
+    match alloy_rlp::Header::decode_raw(&mut &encoded[..]).unwrap() {
+        alloy_rlp::PayloadView::List(items) => items.into_iter().map(<[u8]>::to_vec).collect(),
+        alloy_rlp::PayloadView::String(_) => panic!("no list"),
+    }
+}
+
+/// A block that somebody makes up, with these fields changed: whether its own hash dates the anchor.
+fn made_up(fields: &dyn Fn(&mut Vec<Vec<u8>>), nodes: &[Vec<u8>]) -> Result<(), String> {
+    let mut record = record();
+    let proof = record.proof.as_mut().unwrap();
+    let mut header = items(&proof.header);
+    if let Some(root) = nodes.first() {
+        header[5] = text(keccak256(root).as_slice());
+    }
+    fields(&mut header);
+    proof.header = list(&header).into();
+    proof.nodes = nodes.iter().cloned().map(Into::into).collect();
+    record.block_hash = keccak256(&proof.header);
+    record.proof.as_ref().unwrap().check(&record).map_err(|refused| refused.part.to_string())
+}
+
+/// Whoever makes up a block chooses its nodes, so that their hashes stop nothing.
+#[test]
+fn made_up_nodes_are_refused_and_crash_nothing() {
+    let proof = record().proof.unwrap();
+    let nodes: Vec<Vec<u8>> = proof.nodes.iter().map(|node| node.to_vec()).collect();
+    let receipt = items(nodes.last().unwrap())[1].clone();
+    let key = alloy_rlp::encode(proof.position);
+    let same = |_: &mut Vec<Vec<u8>>| {};
+    let whole = [&[0x20], key.as_slice()].concat();
+    let leaf = |prefix: &[u8], value: &[u8]| list(&[text(prefix), value.to_vec()]);
+    assert_eq!(made_up(&same, &nodes), Ok(()));
+    assert_eq!(made_up(&same, &[leaf(&whole, &receipt)]), Ok(()));
+    let end = leaf(&[0x20], &receipt);
+    let extension = |path: &[u8]| vec![leaf(path, &text(keccak256(&end).as_slice())), end.clone()];
+    assert_eq!(made_up(&same, &extension(&[&[0x00], key.as_slice()].concat())), Ok(()));
+    let short = leaf(&[0x31], &receipt);
+    let long = vec![leaf(&[0x11; 33], &text(keccak256(&short).as_slice())), short];
+    let mut branch = vec![text(&[]); 17];
+    let through = |branch: &[Vec<u8>]| vec![list(branch), end.clone()];
+    branch[usize::from(key[0] >> 4)] = text(&keccak256(&end)[1..]);
+    for (what, nodes) in [
+        ("a path longer than any key", long),
+        ("no nodes", vec![]),
+        ("a leaf before the path ends", vec![leaf(&[0x20], &receipt)]),
+        ("a leaf behind the path's end", vec![leaf(&[whole.as_slice(), &[0]].concat(), &receipt)]),
+        ("a leaf elsewhere", vec![leaf(&[0x20, key[0] ^ 1], &receipt)]),
+        ("an extension elsewhere", extension(&[0x00, key[0] ^ 1])),
+        ("a node of no kind", vec![leaf(&[&[0x40], key.as_slice()].concat(), &receipt)]),
+        ("a node without a path", vec![leaf(&[], &receipt)]),
+        ("a list of three", vec![list(&[text(&whole), receipt.clone(), text(&[])])]),
+        ("a string", vec![text(&whole)]),
+        ("bytes behind a node", vec![[leaf(&whole, &receipt), vec![0]].concat()]),
+        ("a value that is a list", vec![leaf(&whole, &list(&[]))]),
+        ("a hash of 31 bytes", through(&branch)),
+        ("an empty branch", through(&vec![text(&[]); 17])),
+        ("an extension without an end", vec![extension(&[&[0x00], key.as_slice()].concat())[0].clone()]),
+        ("a node behind the leaf", vec![leaf(&whole, &receipt), end.clone()]),
+    ] {
+        assert!(made_up(&same, &nodes).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn made_up_headers_and_receipts_are_refused() {
+    let proof = record().proof.unwrap();
+    let nodes: Vec<Vec<u8>> = proof.nodes.iter().map(|node| node.to_vec()).collect();
+    for (what, part, change) in [
+        ("eleven fields", "header", &(|h: &mut Vec<Vec<u8>>| h.truncate(11)) as &dyn Fn(&mut Vec<Vec<u8>>)),
+        ("no fields", "header", &|h| h.clear()),
+        ("a number of nine bytes", "header", &|h| h[8] = text(&[1; 9])),
+        ("a number that is a list", "header", &|h| h[11] = list(&[])),
+        ("another number", "blockNumber", &|h| h[8] = text(&[77])),
+        ("another time", "blockTime", &|h| h[11] = text(&[77])),
+        ("a root of 33 bytes", "header", &|h| h[5] = text(&[1; 33])),
+        ("a list and more", "header", &|h| h.last_mut().unwrap().push(0x81)),
+    ] {
+        assert_eq!(made_up(change, &nodes), Err(part.to_string()), "{what}");
+    }
+    let key = [&[0x20], alloy_rlp::encode(proof.position).as_slice()].concat();
+    let encoded = alloy_rlp::Header::decode_bytes(&mut items(nodes.last().unwrap())[1].as_slice(), false)
+        .unwrap()
+        .to_vec();
+    let fields = items(&encoded[1..]);
+    for (what, receipt) in [
+        ("three fields", list(&fields[..3])),
+        ("five fields", list(&[fields.clone(), vec![text(&[])]].concat())),
+        ("no events", list(&[&fields[..3], &[list(&[])]].concat())),
+        ("events that are none", list(&[&fields[..3], &[list(&[text(&[1])])]].concat())),
+        ("a string", text(&[9; 60])),
+        ("nothing", vec![]),
+        ("bytes behind it", [encoded.clone(), vec![0]].concat()),
+    ] {
+        let nodes = [list(&[text(&key), text(&receipt)])];
+        assert!(made_up(&|_| {}, &nodes).is_err(), "{what}");
+    }
+    // Receipts of the first kind of transactions have no type.
+    assert_eq!(made_up(&|_| {}, &[list(&[text(&key), text(&encoded[1..])])]), Ok(()));
+}
+
+/// A chain that was asked knows better than a block whose contract nobody looked at.
+#[test]
+fn a_trusted_block_dates_nothing_that_a_chain_denies() {
+    let bytes = bundle();
+    let bundle = Bundle::open(Arc::new(bytes.clone()), bytes.len() as u64).unwrap();
+    let contents = Contents::of_bundle(&bundle).unwrap();
+    let denied = |number, record: &AnchorRecord| Confirmed {
+        standing: Standing::Denied,
+        ..unconfirmed(number, record)
+    };
+    let verdict = contents.verify(&trusting(&[record().block_hash]), &denied, &|_| None);
+    assert_eq!((verdict.status, verdict.time.covered), (Status::Undecided, 0));
+    assert!(verdict.time.line.starts_with("none: "), "{}", verdict.time.line);
 }
 
 #[test]

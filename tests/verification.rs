@@ -8,7 +8,7 @@ use counterfoil::evidence::Frame;
 use counterfoil::primitives::{Address, Digest};
 use counterfoil::receipt::{LocalSigner, Receipt, Signer, Value};
 use counterfoil::verify::{
-    Confirmed, Judgement, Requirement, Revocation, Standing, Status, Verdict, headline,
+    Confirmation, Confirmed, Judgement, Requirement, Revocation, Standing, Status, Verdict, headline,
 };
 
 const FLOOR: &str = r#"{"policy": {"gradients": 1, "checkpoint": 2, "parameters": 2}}"#;
@@ -449,11 +449,7 @@ fn ended(size: u64, block_time: u64) -> Run {
     run
 }
 
-fn status(
-    run: &Run,
-    judgement: &Judgement,
-    confirmation: &dyn Fn(&counterfoil::evidence::AnchorRecord) -> Confirmed,
-) -> (Status, Vec<String>) {
+fn status(run: &Run, judgement: &Judgement, confirmation: &Confirmation<'_>) -> (Status, Vec<String>) {
     let verdict = run.contents().verify(judgement, confirmation, &|_| None);
     (verdict.status, verdict.missing)
 }
@@ -484,9 +480,9 @@ fn a_key_that_ended_counts_as_far_as_anchors_in_time_reach() {
         (found, missing),
         (Status::Undecided, vec![message.replace("show 0 receipts", "show 3 receipts")])
     );
-    let unconfirmed = |a: &_| Confirmed { standing: Standing::Unconfirmed, ..confirmed(a) };
+    let unconfirmed = |n, a: &_| Confirmed { standing: Standing::Unconfirmed, ..confirmed(n, a) };
     assert_eq!(status(&ended(4, END), &late, &unconfirmed).0, Status::Undecided);
-    let development = |a: &_| Confirmed { development: true, ..confirmed(a) };
+    let development = |n, a: &_| Confirmed { development: true, ..confirmed(n, a) };
     assert_eq!(status(&ended(4, END), &late, &development).0, Status::Undecided);
 }
 
@@ -522,7 +518,7 @@ fn a_revoked_key_counts_as_far_as_anchors_before_it_reach() {
         )]
     );
     // Both times are the same chain's word, so a development chain orders them, too.
-    let development = |a: &_| Confirmed { development: true, ..confirmed(a) };
+    let development = |n, a: &_| Confirmed { development: true, ..confirmed(n, a) };
     assert_eq!(status(&run, &revoked(1, 2, 1_001), &development).0, Status::Verified);
     // What a revoked worker's key allowed to others ends with it.
     let (found, missing) = status(&ended(9, 0), &revoked(1, 1, 5), &confirmed);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use counterfoil::evidence::bundle::{PartKind, log_name};
 use counterfoil::evidence::{AnchorRecord, Bundle, BundleError};
-use counterfoil::verify::{Confirmed, Contents, Judgement, Standing, Status, bundle_object_root, unconfirmed};
+use counterfoil::verify::{
+    Confirmed, Contents, Judgement, Standing, Status, bundle_object_root, unconfirmed,
+};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
 use crate::common::{key, packed};
@@ -20,12 +22,12 @@ fn read(bytes: &[u8], is_asked: bool) -> std::result::Result<Status, BundleError
     let contents = Contents::of_bundle(&bundle)?;
     let judgement = Judgement { signer: Some(COMPLETE.worker), ..Judgement::default() };
     let holds = |record: &AnchorRecord| *record == COMPLETE.anchor;
-    let confirmation = |record: &AnchorRecord| match is_asked {
+    let confirmation = |number: usize, record: &AnchorRecord| match is_asked {
         true => {
             let standing = if holds(record) { Standing::Held } else { Standing::Denied };
-            Confirmed { standing, ..unconfirmed(record) }
-        },
-        false => unconfirmed(record),
+            Confirmed { standing, ..unconfirmed(number, record) }
+        }
+        false => unconfirmed(number, record),
     };
     let object_root = |entry: &_| bundle_object_root(&bundle, entry);
     let verdict = contents.verify(&judgement, &confirmation, &object_root);

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,8 @@ class Session:
 
     Attributes:
         key: The key, for example `Key.generate()`.
-        expires: Unix seconds from which on it signs nothing more; None for no end. Receipts that are
-            verified later count only as far as a confirmed anchor shows them to be older.
+        expires: Unix seconds from which on its receipts count for nobody; None for no end. Receipts that
+            are verified later count only as far as a confirmed anchor shows them to be older.
     """
 
     key: Key
@@ -63,6 +64,7 @@ class Run:
         self.closed = False
         self._ledger = ledger
         self._last_step = ledger.step
+        self._has_warned = False
         self._callbacks: list[Callable[[int], object]] = []
         self._writers: list[Callable[[], None]] = []
 
@@ -194,6 +196,14 @@ class Run:
             StorageFull: The disk is full; receipts up to the last flush are safe.
         """
         self._write()
+        ends = self._ledger.expires
+        if ends is not None and time.time() >= ends and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"the session's key ended at {ends} (Unix seconds): what it signs from now on counts for nobody. "
+                "Open the run again with the worker's key, or with a new session",
+                stacklevel=2,
+            )
         return self._ledger.record(
             "step", {"step": step, "flags": flags, "workUnits": work_units}, dict(fields)
         )

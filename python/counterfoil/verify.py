@@ -159,7 +159,8 @@ def verify(
         chain: A chain that you chose, to confirm anchors with.
         trusted_blocks: Hashes of blocks that you know to be of a public chain, `0x` and 64
             hexadecimal digits each. An anchor in one of them is dated without a network, if its
-            record holds the proof. Only a chain knows which keys are revoked.
+            record holds the proof. What `chain` denies they do not date, and only a chain knows which
+            keys are revoked.
         replay: What `counterfoil.torch.replay` found; it passes it itself.
 
     Returns:
@@ -191,7 +192,11 @@ def verify(
         "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
         "now": int(time.time()),
     }
-    confirmed = None if chain is None else [chain.confirm(anchor) for anchor in record.anchors]
+    # A chain has nothing to say about a record of another one.
+    confirmed = [
+        chain.confirm(anchor) if chain and anchor["chainId"] == str(chain.chain_id) else None
+        for anchor in record.anchors
+    ]
     if chain is not None and record.run is not None:
         judgement["heads"] = [
             {"worker": worker, "lane": lane, "size": head[1]}

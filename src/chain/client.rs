@@ -16,7 +16,7 @@ use super::{ChainError, DEVELOPMENT_CHAIN, Node, Registration, event_proof};
 use crate::evidence::{AnchorRecord, TreeHead};
 use crate::primitives::{Address, Digest, keccak256};
 use crate::receipt::{Signer, log_id};
-use crate::verify::Revocation;
+use crate::verify::{MAX_DOCUMENT, Revocation};
 
 /// Below this tip, wei per gas, some chains never mine a transaction.
 const LEAST_TIP: u128 = 1_000_000;
@@ -171,7 +171,10 @@ impl Client {
         let proof = header.ok().zip(receipts.ok()).and_then(|(header, receipts)| {
             event_proof::prove(record.block_hash, record.transaction_hash, &header, &receipts)
         });
-        AnchorRecord { proof: proof.filter(|proof| proof.check(&record).is_ok()), ..record }
+        let proven = AnchorRecord { proof: proof.filter(|proof| proof.check(&record).is_ok()), ..record };
+        // A receipt can be larger than what a verifier reads of a record.
+        let size = serde_json::to_vec_pretty(&proven).map_or(u64::MAX, |text| text.len() as u64);
+        if size < MAX_DOCUMENT { proven } else { AnchorRecord { proof: None, ..proven } }
     }
 
     /// Declares that a key signs for a worker no more; `payer` is the worker or the key. Returns the block

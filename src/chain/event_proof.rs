@@ -2,11 +2,11 @@
 
 use alloy_primitives::{Address, B64, B256, Bloom, Bytes, Log, U8, U64, U256};
 use alloy_rlp::Encodable;
-use alloy_trie::HashBuilder;
 use alloy_trie::proof::ProofRetainer;
+use alloy_trie::{HashBuilder, Nibbles};
 use serde::Deserialize;
 
-use crate::evidence::{EventProof, trie_key};
+use crate::evidence::EventProof;
 use crate::primitives::{Digest, keccak256};
 
 /// A block's header as JSON-RPC shows it, in the order of its RLP. The later forks appended fields.
@@ -98,6 +98,11 @@ fn list(fields: &[&dyn Encodable]) -> Vec<u8> {
     bytes
 }
 
+/// Where a block's trie holds the receipt of the transaction at `position`.
+fn key_of(position: u64) -> Nibbles {
+    Nibbles::unpack(alloy_rlp::encode(position))
+}
+
 /// The proof for a transaction; none when the chain's blocks are not those of Ethereum, so that
 /// their parts do not give the hash.
 pub(super) fn prove(
@@ -109,9 +114,9 @@ pub(super) fn prove(
     let position = receipts.iter().position(|receipt| receipt.transaction_hash == transaction)? as u64;
     let encoded = header.encode();
     let mut entries: Vec<_> =
-        receipts.iter().zip(0..).map(|(receipt, at)| (trie_key(at), receipt.encode())).collect();
+        receipts.iter().zip(0..).map(|(receipt, at)| (key_of(at), receipt.encode())).collect();
     entries.sort();
-    let retainer = ProofRetainer::new(vec![trie_key(position)]);
+    let retainer = ProofRetainer::new(vec![key_of(position)]);
     let mut trie = HashBuilder::default().with_proof_retainer(retainer);
     entries.iter().for_each(|(key, receipt)| trie.add_leaf(*key, receipt));
     if keccak256(&encoded) != block || trie.root() != header.receipts_root {

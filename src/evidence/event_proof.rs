@@ -2,9 +2,6 @@
 
 use alloy_primitives::{Bytes, Log};
 use alloy_rlp::{Decodable, PayloadView};
-use alloy_trie::Nibbles;
-use alloy_trie::nodes::TrieNode;
-use alloy_trie::proof::verify_proof;
 use serde::{Deserialize, Serialize};
 
 use super::AnchorRecord;
@@ -63,10 +60,10 @@ impl EventProof {
             return Err(refused("blockHash", record.block_hash, hash));
         }
         let malformed = |error: alloy_rlp::Error| refused("header", "the RLP of a block's header", error);
-        let fields = match alloy_rlp::Header::decode_raw(&mut &self.header[..]).map_err(malformed)? {
-            PayloadView::List(fields) if fields.len() > TIME => fields,
-            _ => return Err(malformed(alloy_rlp::Error::UnexpectedString)),
-        };
+        let fields = list(&self.header).map_err(malformed)?;
+        if fields.len() <= TIME {
+            return Err(malformed(alloy_rlp::Error::UnexpectedLength));
+        }
         let number = |field: usize| u64::decode(&mut &fields[field][..]).map_err(malformed);
         for (part, expected, actual) in [
             ("blockNumber", record.block_number, number(NUMBER)?),
@@ -88,29 +85,81 @@ impl EventProof {
         }
     }
 
-    /// The receipt at the end of the nodes, which the trie holds at the position.
+    /// The receipt that the trie under `root` holds at the position, found along the nodes.
     fn receipt(&self, root: Digest) -> Result<Vec<u8>, EventProofError> {
-        let leaf = self.nodes.last().map(|node| TrieNode::decode(&mut &node[..]));
-        let Some(Ok(TrieNode::Leaf(leaf))) = leaf else {
-            return Err(refused("nodes", "the path to a leaf", "another node at the end"));
-        };
-        verify_proof(root, trie_key(self.position), Some(leaf.value.clone()), &self.nodes)
-            .map_err(|_| refused("nodes", root, "other nodes, or the path of another position"))?;
-        Ok(leaf.value)
+        let key = nibbles(&alloy_rlp::encode(self.position));
+        let (mut expected, mut path) = (root, key.as_slice());
+        for (number, node) in self.nodes.iter().enumerate() {
+            let hash = keccak256(node);
+            if hash != expected {
+                return Err(refused("nodes", expected, hash));
+            }
+            let step = step(node, path).map_err(|error| refused("nodes", "a node of a trie", error))?;
+            match step {
+                Some(Step::Down(child, rest)) => (expected, path) = (child, rest),
+                Some(Step::Leaf(value)) if number + 1 == self.nodes.len() => return Ok(value),
+                _ => {
+                    return Err(refused(
+                        "nodes",
+                        "the path of the position",
+                        "that of another, or more nodes",
+                    ));
+                }
+            }
+        }
+        Err(refused("nodes", "the path to a leaf", "its beginning"))
     }
 }
 
-/// Where a block's trie holds the receipt of the transaction at `position`.
-pub(crate) fn trie_key(position: u64) -> Nibbles {
-    Nibbles::unpack(alloy_rlp::encode(position))
+enum Step<'a> {
+    /// The hash of the next node, and the path from there.
+    Down(Digest, &'a [u8]),
+    /// What the trie holds at the end of the path.
+    Leaf(Vec<u8>),
+}
+
+/// Where a node leads along a path; none when it leads elsewhere. Nodes of receipts are never so
+/// small that they would lie inside of others.
+fn step<'a>(node: &[u8], path: &'a [u8]) -> alloy_rlp::Result<Option<Step<'a>>> {
+    let fields = list(node)?;
+    match (fields.as_slice(), path) {
+        ([_, _, ..], [first, rest @ ..]) if fields.len() == 17 => {
+            Ok(Some(Step::Down(Digest::decode(&mut &fields[usize::from(*first)][..])?, rest)))
+        }
+        ([prefix, value], _) => {
+            let prefix = nibbles(&Bytes::decode(&mut &prefix[..])?);
+            // The first nibble says whether this is a leaf, and whether the second one is of the path.
+            let Some(flag) = prefix.first().filter(|flag| **flag < 4) else { return Ok(None) };
+            let own = &prefix[2 - usize::from(flag % 2)..];
+            Ok(match (path.strip_prefix(own), flag / 2) {
+                (Some(rest), 0) => Some(Step::Down(Digest::decode(&mut &value[..])?, rest)),
+                (Some([]), 1) => Some(Step::Leaf(Bytes::decode(&mut &value[..])?.to_vec())),
+                _ => None,
+            })
+        }
+        _ => Ok(None),
+    }
+}
+
+fn nibbles(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).collect()
+}
+
+/// The encoded items of a list, and nothing behind them.
+fn list(mut encoded: &[u8]) -> alloy_rlp::Result<Vec<&[u8]>> {
+    match alloy_rlp::Header::decode_raw(&mut encoded)? {
+        PayloadView::List(items) if encoded.is_empty() => Ok(items),
+        PayloadView::List(_) => Err(alloy_rlp::Error::UnexpectedLength),
+        PayloadView::String(_) => Err(alloy_rlp::Error::UnexpectedString),
+    }
 }
 
 /// The events of an encoded receipt.
 fn events_of(receipt: &[u8]) -> alloy_rlp::Result<Vec<Log>> {
     // A typed receipt begins with its type, which is smaller than the first byte of any list.
-    let list = if receipt.first().is_some_and(|first| *first < 0x80) { &receipt[1..] } else { receipt };
-    match alloy_rlp::Header::decode_raw(&mut &list[..])? {
-        PayloadView::List(fields) if fields.len() == 4 => Vec::decode(&mut &fields[3][..]),
+    let encoded = if receipt.first().is_some_and(|first| *first < 0x80) { &receipt[1..] } else { receipt };
+    match list(encoded)?.as_slice() {
+        [_, _, _, events] => Vec::decode(&mut &events[..]),
         _ => Err(alloy_rlp::Error::UnexpectedLength),
     }
 }

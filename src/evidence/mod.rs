@@ -14,8 +14,6 @@ mod opened;
 pub use anchor::AnchorRecord;
 pub use bundle::{Bundle, BundleError};
 pub use contradiction::{Contradiction, ContradictionKind, NoContradiction};
-#[cfg(feature = "io")]
-pub(crate) use event_proof::trie_key;
 pub use event_proof::{EventProof, EventProofError};
 pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame, PartOpening};
 pub use log::{Log, Mark, Shown, Source};

@@ -311,6 +311,11 @@ impl Ledger {
         self.progress().step
     }
 
+    /// Unix seconds from which on receipts of this key count for nobody; none when it has no end.
+    pub fn expires(&self) -> Option<u64> {
+        self.expires
+    }
+
     /// Whether the lane was closed.
     pub fn is_closed(&self) -> bool {
         self.progress().closed
@@ -325,8 +330,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Closed`], [`LedgerError::Step`], [`LedgerError::Due`],
-    /// [`LedgerError::Policy`], [`LedgerError::Receipt`], [`LedgerError::NotDelegated`] when the session
-    /// has ended, or what the signer or the disk report.
+    /// [`LedgerError::Policy`], [`LedgerError::Receipt`], or what the signer or the disk report.
     /// After any of them the lane is as it was.
     pub fn record(
         &self,
@@ -337,7 +341,6 @@ impl Ledger {
         let no_kind = || crate::receipt::ReceiptError::Field { kind: "unknown", field: kind.into() };
         let kind = Kind::from_name(kind).ok_or_else(no_kind)?;
         self.journal.check_process()?;
-        check_end(self.signer.address(), self.expires)?;
         let mut progress = self.progress();
         if progress.closed {
             return Err(LedgerError::Closed);
@@ -537,18 +540,11 @@ fn delegation(log: &Log, run: Digest, key: Address) -> Result<Option<&Delegation
     if own.is_of(run, log.worker, log.lane) != Ok(true) || !own.allows(schema::RESUME, log.size()) {
         return Err(refused("its delegation is not the worker's, or not for what comes next"));
     }
-    check_end(key, own.expires())?;
-    Ok(Some(own))
-}
-
-/// Receipts that a key signs after its end count for nobody.
-fn check_end(key: Address, expires: Option<u64>) -> Result<(), LedgerError> {
-    match expires.is_some_and(|expires| expires.saturating_mul(1000) <= now()) {
-        true => {
-            let detail = "its delegation has expired; sign a new one, or continue with the worker's own key";
-            Err(LedgerError::NotDelegated { key, detail: detail.into() })
+    match own.expires() {
+        Some(expires) if expires.saturating_mul(1000) <= now() => {
+            Err(refused("its delegation has expired; sign a new one"))
         }
-        false => Ok(()),
+        _ => Ok(Some(own)),
     }
 }
 

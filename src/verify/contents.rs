@@ -33,11 +33,12 @@ pub struct Confirmed {
     pub block_time: u64,
 }
 
-/// Whether a chain that the verifier chose holds a record's tree head, and the chain's name.
-pub type Confirmation<'a> = dyn Fn(&AnchorRecord) -> Confirmed + 'a;
+/// Whether a chain that the verifier chose holds a record's tree head, and the chain's name. The
+/// number is the record's place among those that were found.
+pub type Confirmation<'a> = dyn Fn(usize, &AnchorRecord) -> Confirmed + 'a;
 
 /// What is known of an anchor when no chain was asked.
-pub fn unconfirmed(record: &AnchorRecord) -> Confirmed {
+pub fn unconfirmed(_: usize, record: &AnchorRecord) -> Confirmed {
     Confirmed {
         chain: format!("chain {}", record.chain_id),
         standing: Standing::Unconfirmed,
@@ -157,10 +158,13 @@ impl Contents {
             unused.borrow_mut().remove(&tensor.root());
             *known.borrow_mut().entry((tensor.root(), tensor.size())).or_insert_with(|| object_root(tensor))
         };
-        let confirmed = |record: &AnchorRecord| match confirmation(record) {
-            asked if asked.standing == Standing::Unconfirmed => trusted(record, judgement).unwrap_or(asked),
-            asked => asked,
-        };
+        let confirmed =
+            |(number, (_, record)): (usize, &(String, AnchorRecord))| match confirmation(number, record) {
+                asked if asked.standing == Standing::Unconfirmed => {
+                    trusted(record, judgement).unwrap_or(asked)
+                }
+                asked => asked,
+            };
         let evidence = Evidence {
             specification: &self.specification,
             recipe,
@@ -168,7 +172,8 @@ impl Contents {
             anchors: self
                 .anchors
                 .iter()
-                .map(|(name, record)| anchored(name, record, &confirmed(record)))
+                .enumerate()
+                .map(|found| anchored(&found.1.0, &found.1.1, confirmed(found)))
                 .collect(),
             object_root: &object_root,
         };
@@ -230,14 +235,16 @@ pub fn edge(place: &str, detail: impl ToString) -> Edge {
 fn trusted(record: &AnchorRecord, judgement: &Judgement) -> Option<Confirmed> {
     let is_trusted = judgement.trusted_blocks.contains(&record.block_hash);
     record.proof.as_ref().filter(|proof| is_trusted && proof.check(record).is_ok()).map(|_| Confirmed {
-        chain: format!("the trusted block {} of chain {}", record.block_hash, record.chain_id),
+        // Of which chain it is, the verifier knows and no proof shows.
+        chain: format!("the trusted block {}", record.block_hash),
         standing: Standing::Dated,
-        ..unconfirmed(record)
+        development: false,
+        block_time: record.block_time,
     })
 }
 
-fn anchored(name: &str, record: &AnchorRecord, confirmed: &Confirmed) -> Anchored {
-    let Confirmed { chain, standing, development, block_time } = confirmed.clone();
+fn anchored(name: &str, record: &AnchorRecord, confirmed: Confirmed) -> Anchored {
+    let Confirmed { chain, standing, development, block_time } = confirmed;
     Anchored {
         name: format!("anchor {name}"),
         run: record.run,

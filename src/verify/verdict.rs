@@ -323,7 +323,8 @@ fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     }
     for (log, signed, revocation) in in_force(findings, judgement) {
         // Two blocks may have one time, and of those nobody here knows the order.
-        let covered = covered(log, &|anchor| anchor.block_time < revocation.time);
+        let covered =
+            covered(log, &|anchor| anchor.standing == Standing::Held && anchor.block_time < revocation.time);
         if covered <= signed.last {
             found.push(format!(
                 "{} was revoked at block {} ({}); confirmed anchors show {covered} receipts of its lane to be older, \

@@ -183,16 +183,15 @@ impl Record {
         })?;
         let answers = confirmed.unwrap_or_default();
         enter(py, || {
-            let answer = |record: &evidence::AnchorRecord| {
-                let index = self.0.anchors().iter().position(|(_, known)| known == record);
-                match index.and_then(|index| answers.get(index).cloned().flatten()) {
+            let answer =
+                |number: usize, record: &evidence::AnchorRecord| match answers.get(number).cloned().flatten()
+                {
                     Some((chain, confirmed, development, block_time)) => {
                         let standing = if confirmed { Standing::Held } else { Standing::Denied };
                         Confirmed { chain, standing, development, block_time }
                     }
-                    None => unconfirmed(record),
-                }
-            };
+                    None => unconfirmed(number, record),
+                };
             let verdict = self.0.verify(&judgement, &answer);
             let text = serde_json::to_string(&verdict).expect("a verdict is plain data");
             Ok::<_, LedgerError>((headline(&verdict), text))

@@ -240,6 +240,12 @@ impl Ledger {
     }
 
     #[getter]
+    fn expires(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        let ledger = self.get(py)?;
+        enter(py, || Ok::<_, LedgerError>(ledger.expires()))
+    }
+
+    #[getter]
     fn step(&self, py: Python<'_>) -> PyResult<u64> {
         let ledger = self.get(py)?;
         enter(py, || Ok::<_, LedgerError>(ledger.step()))

@@ -316,6 +316,8 @@ def _pins(
     contract: str | None,
     trusted_block: list[str] | None,
 ) -> dict[str, Any]:
+    if contract is not None and url is None:
+        raise typer.BadParameter("--contract names the contract on a --chain")
     chain = None if url is None else counterfoil.Chain.connect(url, contract)
     pins = {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
     return {**pins, "trusted_blocks": trusted_block or ()}

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -61,14 +62,16 @@ def _keys(home: Path) -> Iterator[Finding]:
         yield Finding("device key", not clear, f"{keystore}, protected by a password{clear}")
     elif not key.exists():
         yield Finding("device key", True, f"none yet; the first run makes {key}")
-    for partial in sorted(home.glob("**/*.partial")):
-        yield Finding(
-            "unfinished write", False, f"{partial} may hold a secret in the clear; type: rm {partial}"
-        )
+    for partial in sorted([*home.glob("*.partial"), *home.glob("lanes/*.partial")]):
+        if ".released." not in partial.name:
+            hint = f"if no counterfoil program is running, type: rm {shlex.quote(str(partial))}"
+            yield Finding("unfinished write", False, f"{partial} may hold a secret in the clear; {hint}")
     for path in [key, *sorted((home / "lanes").glob("*"))]:
         # How many receipts left the device is no secret.
         if path.suffix != ".released" and path.exists() and path.stat().st_mode & 0o077:
-            yield Finding("permissions", False, f"others can read {path}; type: chmod 600 {path}")
+            yield Finding(
+                "permissions", False, f"others can read {path}; type: chmod 600 {shlex.quote(str(path))}"
+            )
         elif path == key and path.exists():
             yield Finding("device key", True, f"{key}, readable by you alone")
 

@@ -76,9 +76,16 @@ def test_the_proof_of_the_development_chain_is_one_too(tmp_path: Path) -> None:
     assert sum(is_anchoring(log, record) for log in logs_of(record)) == 1
     stored = json.loads((tmp_path / "run/anchors/0.json").read_text())
     assert stored == record
-    # Its owner writes the times of this chain, so trusting its block gives no date.
     verdict = counterfoil.verify(tmp_path / "run", trusted_blocks=[made.block_hash])
-    assert "a development chain proves no date" in verdict.time
+    assert verdict.time.endswith(f"on the trusted block {made.block_hash}")
+
+
+def test_a_chain_says_nothing_about_records_of_another_one(tmp_path: Path) -> None:
+    """A chain that was asked for revoked keys alone, and takes the date of a trusted block away."""
+    chain = Chain.dev(tmp_path / "chain")
+    verdict = counterfoil.verify(BUNDLE, chain=chain, trusted_blocks=[RECORD["blockHash"]])
+    assert verdict.time.startswith("all 5 receipts existed by ")
+    assert "not revoked at block" in verdict.signer
 
 
 def test_only_the_trusted_block_dates() -> None:
