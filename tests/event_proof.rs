@@ -4,10 +4,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Run, integrity, read};
-use counterfoil::evidence::{AnchorRecord, EventProof};
+use counterfoil::evidence::{AnchorRecord, Bundle, EventProof};
 use counterfoil::primitives::{Address, Digest};
-use counterfoil::verify::{Judgement, Requirement, Status};
+use counterfoil::verify::{
+    Confirmed, Contents, Judgement, Requirement, Standing, Status, bundle_object_root, unconfirmed,
+};
 
 fn record() -> AnchorRecord {
     serde_json::from_str(include_str!("vectors/anchored.json")).unwrap()
@@ -29,6 +33,8 @@ fn a_trusted_block_dates_every_receipt_without_a_network() {
     assert_eq!(verdict.status, Status::Verified, "{verdict:?}");
     assert_eq!((verdict.time.covered, verdict.time.receipts), (5, 5));
     assert!(verdict.time.line.starts_with("all 5 receipts existed by 20"), "{}", verdict.time.line);
+    let chain = format!("on the trusted block {} of chain {}", record.block_hash, record.chain_id);
+    assert!(verdict.time.line.ends_with(&chain), "{}", verdict.time.line);
     // The contract may be the worker's own and hold a second head of this size.
     assert!(verdict.integrity.line.ends_with("split view: not excluded"), "{}", verdict.integrity.line);
 }
@@ -115,4 +121,21 @@ fn the_proof_of_another_run_dates_nothing() {
         assert_eq!(verdict.integrity.broken[0].edge, "anchor 0.json: proof: event");
         assert_eq!(verdict.time.covered, 0);
     }
+}
+
+/// The bug: a trusted block takes the place of what a chain said that was asked.
+#[test]
+fn what_a_chain_said_counts_before_a_trusted_block() {
+    let bytes = bundle();
+    let opened = Bundle::open(Arc::new(bytes.clone()), bytes.len() as u64).unwrap();
+    let judged = |standing: Standing| {
+        let said = |record: &AnchorRecord| Confirmed { standing, development: false, ..unconfirmed(record) };
+        let contents = Contents::of_bundle(&opened).unwrap();
+        let judgement = trusting(&[record().block_hash]);
+        contents.verify(&judgement, &said, &|tensor| bundle_object_root(&opened, tensor))
+    };
+    let held = judged(Standing::Held);
+    assert!(held.integrity.split_view.starts_with("excluded by "), "{}", held.integrity.line);
+    let denied = judged(Standing::Denied);
+    assert_eq!((denied.status, denied.time.covered), (Status::Undecided, 0));
 }

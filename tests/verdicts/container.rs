@@ -7,7 +7,7 @@ use counterfoil::evidence::bundle::{Manifest, PartKind};
 use counterfoil::evidence::{Bundle, BundleError, Source};
 use counterfoil::primitives::{Digest, Report, sha256};
 use counterfoil::receipt::{Body, Signer};
-use counterfoil::verify::{Contents, MAX_DOCUMENT, MAX_RECIPE, Status, Verdict};
+use counterfoil::verify::{Contents, MAX_DOCUMENT, MAX_RECIPE, MAX_RECIPE_FILES, Status, Verdict};
 use std::sync::Arc;
 
 /// Bytes before the manifest.
@@ -337,4 +337,30 @@ fn the_manifest_names_the_run() {
     assert_eq!(bundle_edges(&bytes), [edge("bundle: run", built.run, other)]);
     let bundle = Bundle::open(Arc::new(bytes.clone()), bytes.len() as u64).unwrap();
     assert_eq!((bundle.run(), bundle.signer()), (other, Ok(address(MAKER))));
+}
+
+/// The bug: a bundle counts as made by somebody whose key never signed it.
+#[test]
+fn a_maker_who_did_not_sign_the_manifest_made_nothing() {
+    let built = complete();
+    let parts = built.parts();
+    let mut bytes = manifest_of(&parts, built.run).sign(&key(STRANGER)).unwrap();
+    parts.iter().for_each(|(_, _, part)| bytes.extend(part));
+    let verdict = judge(&bytes).unwrap();
+    let unsigned = edge("bundle: manifest <- signature", address(MAKER), address(STRANGER));
+    assert_eq!(edges_of(&verdict), [unsigned]);
+    assert!(!verdict.notes.iter().any(|note| note.contains("made by")), "{:?}", verdict.notes);
+}
+
+/// The bug: a recipe of so many files that nobody reads them before pinning it.
+#[test]
+fn a_recipe_has_a_limited_number_of_files() {
+    let with = |count: usize| {
+        let mut run = Run::short();
+        run.recipe.extend((0..count).map(|number| (format!("{number:03}.py"), Vec::new())));
+        bundle_edges(&run.build().bundle())
+    };
+    assert_eq!(with(MAX_RECIPE_FILES), []);
+    let found = MAX_RECIPE_FILES + 1;
+    assert_eq!(with(found), [edge("bundle: recipe", format!("at most {MAX_RECIPE_FILES} files"), found)]);
 }

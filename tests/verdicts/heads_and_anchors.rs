@@ -243,6 +243,7 @@ fn an_anchor_covers_its_own_lane_alone() {
     for log in 0..3 {
         let verdict = built.clone().anchored(log, 5).verify(&integrity(), &confirmed);
         assert_eq!((verdict.time.covered, verdict.time.receipts), (5, 15));
+        assert_eq!(verdict.missing, [""; 0], "log {log}");
         assert_eq!(verdict.integrity.split_view, "not excluded", "log {log}");
     }
 }

@@ -323,3 +323,17 @@ fn objects_belong_to_opened_tensors_and_hold_their_bytes() {
     assert_eq!(verdict.status, Status::Verified);
     assert_eq!(verdict.notes[0], "1 objects are missing: they were withheld or erased");
 }
+
+/// The bug: boxes that share a side count as overlapping, so that an honest division is refused.
+#[test]
+fn blocks_that_touch_do_not_overlap() {
+    let block = |offset: [u64; 2], shape: [u64; 2]| Block {
+        offset: offset.into(),
+        shape: shape.into(),
+        root: Digest::repeat_byte(1),
+    };
+    let blocks = [block([0, 0], [1, 1]), block([0, 1], [2, 1]), block([1, 0], [1, 1])];
+    Entry::sharded("w", "U8", &[2, 2], &blocks).unwrap();
+    let overlapping = [block([0, 0], [2, 1]), block([0, 1], [1, 1]), block([1, 0], [1, 1])];
+    assert!(Entry::sharded("w", "U8", &[2, 2], &overlapping).is_err());
+}

@@ -2,6 +2,7 @@
 
 use crate::builder::*;
 use crate::judged::*;
+use counterfoil::primitives::Digest;
 use counterfoil::verify::CADENCES;
 
 #[test]
@@ -118,4 +119,12 @@ fn a_due_checkpoint_stands_before_the_next_step() {
     assert_eq!(of([step(1), step(2)]), [], "the last step is excused");
     assert_eq!(of([step(1), step(2), close(2)]), []);
     assert_eq!(of([step(1), step(2), checkpoint(2), policy(9, &[]), step(3)]), []);
+}
+
+/// The bug: an opening stands in for a field that the step does not bind.
+#[test]
+fn an_opened_field_that_is_not_bound_is_absent() {
+    let found = of([step(1).with("gradients", Digest::ZERO)]);
+    assert_eq!(found[0], edge(&step_place(2, 1, "gradients"), "due every 1 steps", "absent"));
+    assert_eq!((found.len(), found[1].0.as_str()), (2, "ledger: receipt 2 (step 1): gradients <- opening"));
 }

@@ -40,6 +40,7 @@ fn each_requirement_says_what_is_missing() {
     let pinned = missing(demanded(), |judgement| judgement.recipe = Some(recipe));
     assert_eq!((words(&pinned), pinned.transition.recipe_pinned), (met.clone(), true));
     assert!(pinned.transition.line.ends_with("; recipe pinned"));
+    assert!(pinned.transition.line.starts_with("structural ("), "nothing was replayed");
     let wrong = missing(none(), |judgement| judgement.recipe = Some(Digest::repeat_byte(1)));
     assert_eq!(wrong.status, Status::Refuted);
     let line = format!("; the recipe is {recipe}, not the pinned {}", Digest::repeat_byte(1));
