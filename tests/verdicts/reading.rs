@@ -121,3 +121,25 @@ fn a_file_that_changes_while_it_is_read_is_refuted() {
     changed[step][0] = b'Q';
     assert_eq!(reread(&payloads, &changed)[0], no_frame);
 }
+
+/// The bug: an anchor over a receipt that cannot be read any more counts as one over a cut log.
+#[test]
+fn an_anchor_over_a_receipt_that_is_gone_is_not_compared() {
+    let built = Run::short().build();
+    let payloads = built.logs[0].encoded();
+    let mut changed = payloads.clone();
+    changed.last_mut().unwrap()[0] = b'Q';
+    let mut log = Log::new(address(OWNER), 0, Arc::new(changed.concat()));
+    let mut offset = 0;
+    for payload in &payloads {
+        log.take(offset, payload).unwrap();
+        offset += payload.len() as u64;
+    }
+    let anchors = vec![("0.json".to_string(), built.anchor(0, 7))];
+    let contents = Contents { specification: FLOOR.into(), logs: vec![log], anchors, ..Contents::default() };
+    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None);
+    let detail = "frame 0 of the ledger is refused: type byte 0x51, expected one of R H L O P D W";
+    assert_eq!(edges_of(&verdict), [edge("ledger: receipt 6", "what was read before", detail)]);
+    let amid = "anchor 0.json: its 7 receipts end among withheld ones, and were not compared";
+    assert_eq!(verdict.missing, [amid]);
+}
