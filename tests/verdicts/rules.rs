@@ -142,7 +142,7 @@ fn lawful(run: Digest, bodies: &[(Body, Digest)]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     /// Whatever a worker signs: the verdict is that of the rules.
     #[test]

@@ -224,7 +224,8 @@ fn leaving_out_a_part_or_a_frame_never_improves_a_line() {
 fn withholding_any_receipts_never_improves_a_line_and_never_verifies() {
     let built = rich();
     let honest = verdicts(&built, &built.bundle());
-    for mask in 1u64..1 << 7 {
+    // Without genesis or join the run is refuted whatever else is there: a sample will do.
+    for mask in (1u64..1 << 7).filter(|mask| mask % 4 == 0 || mask % 16 < 4) {
         let positions: Vec<u64> = (0..7).filter(|position| mask >> position & 1 == 1).collect();
         let mut fewer = built.clone();
         fewer.logs[0] = built.logs[0].withhold(&positions);
