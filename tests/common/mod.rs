@@ -43,8 +43,6 @@ pub fn opens(field: &'static str, tensors: &[(&str, &[u8])]) -> Opens {
     Opens { field, tensors, by_value: false }
 }
 
-type Change = Box<dyn Fn(&mut Vec<(&'static str, Value)>)>;
-
 /// One run with one lane of its owner; receipts are signed by `signer`, which may be a session's.
 pub struct Run {
     pub owner: LocalSigner,
@@ -60,8 +58,6 @@ pub struct Run {
     pub head: Digest,
     pub objects: BTreeMap<Digest, Vec<u8>>,
     pub anchors: Vec<AnchorRecord>,
-    /// What a dishonest worker does to the values of the receipt at a position before signing it.
-    pub changes: BTreeMap<u64, Change>,
     secret: LaneSecret,
     nonce: Digest,
 }
@@ -89,7 +85,6 @@ impl Run {
             head: Digest::ZERO,
             objects: BTreeMap::new(),
             anchors: Vec::new(),
-            changes: BTreeMap::new(),
             secret: LaneSecret::new([9; 32]),
             nonce,
         }
@@ -131,10 +126,6 @@ impl Run {
             }
             fields.push(FieldOpening { index: index as u8, blind, layout, content });
         }
-        if let Some(change) = self.changes.get(&sequence) {
-            change(&mut all);
-        }
-        // A later value of one field replaces an earlier one.
         let body = Body::new(kind, &all).unwrap();
         let digest = body.digest();
         if !fields.is_empty() {
@@ -278,11 +269,6 @@ impl Run {
             anchors: self.anchors.iter().enumerate().map(|(n, a)| (format!("{n}.json"), a.clone())).collect(),
             ..Contents::default()
         }
-    }
-
-    pub fn verify(&self, judgement: &Judgement) -> Verdict {
-        self.contents()
-            .verify(judgement, &confirmed, &|entry| self.objects.get(&entry.root()).map(|b| bytes_root(b)))
     }
 
     pub fn parts(&self) -> Vec<(PartKind, String, Vec<u8>)> {
