@@ -205,8 +205,11 @@ contract RunLedger is IRunLedger {
     function isSigned(address signer, bytes32 digest, bytes calldata signature) private view returns (bool) {
         address recovered = Signatures.recover(digest, signature);
         if (recovered != address(0) && recovered == signer) return true;
-        return signer.code.length != 0
-            && IERC1271(signer).isValidSignature(digest, signature) == IERC1271.isValidSignature.selector;
+        if (signer.code.length == 0) return false;
+        // Not a call by the interface: whatever a contract does, the caller learns whose signature failed.
+        (bool answered, bytes memory answer) =
+            signer.staticcall(abi.encodeCall(IERC1271.isValidSignature, (digest, signature)));
+        return answered && answer.length == 32 && bytes32(answer) == IERC1271.isValidSignature.selector;
     }
 
     function valueOf(Head calldata anchored) private pure returns (bytes32) {

@@ -5,8 +5,15 @@ pragma solidity ^0.8.28;
 /// @dev Unlike sorted-pair proofs these show a leaf's position, so index and size take part in the check.
 library Rfc9162 {
     /// @notice SHA-256(0x00 || leaf)
-    function leafHash(bytes calldata leaf) internal pure returns (bytes32) {
-        return sha256(abi.encodePacked(bytes1(0x00), leaf));
+    function leafHash(bytes calldata leaf) internal view returns (bytes32 result) {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore8(free, 0x00)
+            calldatacopy(add(free, 0x01), leaf.offset, leaf.length)
+            // The precompile fails only without gas, and then nothing may be answered.
+            if iszero(staticcall(gas(), 0x02, free, add(leaf.length, 0x01), 0x00, 0x20)) { revert(0x00, 0x00) }
+            result := mload(0x00)
+        }
     }
 
     /// @notice SHA-256(0x01 || left || right)
@@ -16,7 +23,6 @@ library Rfc9162 {
             mstore8(free, 0x01)
             mstore(add(free, 0x01), left)
             mstore(add(free, 0x21), right)
-            // The precompile fails only without gas, and then nothing may be answered.
             if iszero(staticcall(gas(), 0x02, free, 0x41, 0x00, 0x20)) { revert(0x00, 0x00) }
             result := mload(0x00)
         }
@@ -41,26 +47,33 @@ library Rfc9162 {
         returns (bool fits, bytes32 root)
     {
         if (index >= size) return (false, 0);
-        (uint256 turns, uint256 length) = path(index, size - 1);
+        uint256 last;
+        unchecked {
+            last = uint256(size) - 1;
+        }
+        (uint256 turns, uint256 length) = path(index, last);
         if (proof.length != length) return (false, 0);
-        fits = true;
-        // As `nodeHash`; the loop is most of the price of an inclusion.
+        if (length == 0) return (true, leaf);
+        // Most of an inclusion's price. The children lie behind the prefix at 0x20 and 0x40, and each hash is
+        // written where the next level needs it; the pointer to free memory is put back.
         assembly ("memory-safe") {
             let free := mload(0x40)
-            mstore8(free, 0x01)
-            let left := add(free, 0x01)
-            let right := add(free, 0x21)
-            mstore(0x00, leaf)
-            let sibling := proof.offset
-            for { let end := add(sibling, shl(5, length)) } lt(sibling, end) { sibling := add(sibling, 0x20) } {
-                let shift := shl(5, and(turns, 1))
-                mstore(add(left, shift), mload(0x00))
-                mstore(sub(right, shift), calldataload(sibling))
-                if iszero(staticcall(gas(), 0x02, free, 0x41, 0x00, 0x20)) { revert(0x00, 0x00) }
+            // A bit above them says where the turns end. Shifted, a turn is the distance of the children.
+            turns := shl(5, or(and(turns, not(shl(length, not(0)))), shl(length, 1)))
+            mstore8(0x1f, 0x01)
+            let node := add(and(turns, 0x20), 0x20)
+            mstore(node, leaf)
+            for { let sibling := proof.offset } 1 { sibling := add(sibling, 0x20) } {
+                mstore(xor(node, 0x60), calldataload(sibling))
                 turns := shr(1, turns)
+                node := add(and(turns, 0x20), 0x20)
+                if iszero(staticcall(gas(), 0x02, 0x1f, 0x41, node, 0x20)) { revert(0x00, 0x00) }
+                if lt(turns, 0x40) { break }
             }
-            root := mload(0x00)
+            root := mload(node)
+            mstore(0x40, free)
         }
+        return (true, root);
     }
 
     /// @notice Whether the tree of `size` leaves under `root` begins with that of `previousSize` leaves
@@ -114,13 +127,15 @@ library Rfc9162 {
     }
 
     /// @dev Of a number below 2^64.
-    function bitLength(uint256 number) private pure returns (uint256 length) {
-        if (number >> 32 != 0) (number, length) = (number >> 32, 32);
-        if (number >> 16 != 0) (number, length) = (number >> 16, length + 16);
-        if (number >> 8 != 0) (number, length) = (number >> 8, length + 8);
-        if (number >> 4 != 0) (number, length) = (number >> 4, length + 4);
-        if (number >> 2 != 0) (number, length) = (number >> 2, length + 2);
-        if (number >> 1 != 0) (number, length) = (number >> 1, length + 1);
-        length += number;
+    function bitLength(uint256 value) private pure returns (uint256 length) {
+        assembly ("memory-safe") {
+            length := shl(5, gt(value, 0xffffffff))
+            length := or(length, shl(4, gt(shr(length, value), 0xffff)))
+            length := or(length, shl(3, gt(shr(length, value), 0xff)))
+            length := or(length, shl(2, gt(shr(length, value), 0xf)))
+            length := or(length, shl(1, gt(shr(length, value), 0x3)))
+            length := or(length, gt(shr(length, value), 0x1))
+            length := add(length, gt(value, 0))
+        }
     }
 }
