@@ -30,7 +30,8 @@ contract Openings is IOpenings {
     uint64 private constant CHUNK = 1024;
     uint8 private constant STATE = 2;
     /// @dev SHA-256("state/sha256-rfc9162"), which the compiler would compute at each call.
-    bytes32 private constant STATE_ALGORITHM = 0xec6e768b8513b269cc5b16692068f6127ae6221ef9c6d7326784207eaad11132;
+    bytes32 private constant STATE_ALGORITHM =
+        0xec6e768b8513b269cc5b16692068f6127ae6221ef9c6d7326784207eaad11132;
 
     /// @inheritdoc IOpenings
     function open(Opening calldata opening) external view returns (bytes32 digest, bytes memory name) {
@@ -76,7 +77,9 @@ contract Openings is IOpenings {
         bytes32 expected;
         (isDense, isBlinded, name, size, expected) = Entries.read(opening.entry);
         if (!isDense) revert NotDense();
-        if (isBlinded != (opening.blind != 0) || isBlinded != (opening.entryBlind != 0)) revert WrongBlinds();
+        if (isBlinded != (opening.blind != 0) || isBlinded != (opening.entryBlind != 0)) {
+            revert WrongBlinds();
+        }
         uint64 count = size / CHUNK + (size % CHUNK == 0 ? 0 : 1);
         uint64 index = opening.chunkIndex;
         uint64 length = index >= count ? 0 : size - index * CHUNK;

@@ -11,8 +11,9 @@ import {Signatures} from "./libraries/Signatures.sol";
 contract RunLedger is IRunLedger {
     bytes32 private constant RUN = keccak256("counterfoil.run.v1");
     bytes32 private constant LOG = keccak256("counterfoil.log.v1");
-    bytes32 private constant ANCHOR =
-        keccak256("AnchorV1(bytes32 log,uint64 index,uint64 size,bytes32 headDigest,bytes32 root,uint64 deadline)");
+    bytes32 private constant ANCHOR = keccak256(
+        "AnchorV1(bytes32 log,uint64 index,uint64 size,bytes32 headDigest,bytes32 root,uint64 deadline)"
+    );
     bytes32 private constant DOMAIN =
         keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
     bytes32 private constant NAME = keccak256("Counterfoil");
@@ -107,8 +108,7 @@ contract RunLedger is IRunLedger {
     ) external returns (bytes32 log) {
         if (block.timestamp > deadline) revert Expired(deadline);
         log = logId(a.run, a.worker, a.lane);
-        bytes32 message =
-            keccak256(abi.encode(ANCHOR, log, a.index, a.size, a.headDigest, a.root, deadline));
+        bytes32 message = keccak256(abi.encode(ANCHOR, log, a.index, a.size, a.headDigest, a.root, deadline));
         bytes32 domain = keccak256(abi.encode(DOMAIN, NAME, VERSION, block.chainid, address(this)));
         bytes32 digest = keccak256(abi.encodePacked(hex"1901", domain, message));
         if (!isSigned(signer, digest, signature)) revert InvalidSignature(signer);
@@ -140,7 +140,8 @@ contract RunLedger is IRunLedger {
         uint64 leafIndex,
         bytes32[] calldata proof
     ) public view returns (bool) {
-        return logs[log].anchors[index] == valueOf(anchored) && leaf.length == LEAF_LENGTH
+        return leaf.length == LEAF_LENGTH
+            && logs[log].anchors[index] == valueOf(anchored.root, anchored.size, anchored.headDigest)
             && Rfc9162.includes(anchored.root, anchored.size, Rfc9162.leafHash(leaf), leafIndex, proof);
     }
 
@@ -153,7 +154,9 @@ contract RunLedger is IRunLedger {
         uint64 leafIndex,
         bytes32[] calldata proof
     ) external view returns (address signer) {
-        if (!isIncluded(log, index, anchored, leaf, leafIndex, proof)) return address(0);
+        if (!isIncluded(log, index, anchored, leaf, leafIndex, proof)) {
+            return address(0);
+        }
         return Signatures.recover(bytes32(leaf[:32]), leaf[32:]);
     }
 
@@ -167,7 +170,9 @@ contract RunLedger is IRunLedger {
         bool isProven = proof.length != 0;
         if (!record(log, a, by, isProven) || !isProven) return;
         uint64 last = a.index - 1;
-        if (logs[log].anchors[last] != valueOf(previous)) revert NotPrevious(log, last);
+        if (logs[log].anchors[last] != valueOf(previous.root, previous.size, previous.headDigest)) {
+            revert NotPrevious(log, last);
+        }
         if (!Rfc9162.isConsistent(previous.size, previous.root, a.size, a.root, proof)) {
             revert Inconsistent(log, previous.size, a.size);
         }
@@ -179,7 +184,7 @@ contract RunLedger is IRunLedger {
         (uint40 count, uint48 size, bool appendOnly, address anchorer) =
             (known.count, known.size, known.appendOnly, known.anchorer);
         if (by != a.worker && by != anchorer) revert NotAllowed(log, by);
-        bytes32 value = keccak256(abi.encode(a.root, a.size, a.headDigest));
+        bytes32 value = valueOf(a.root, a.size, a.headDigest);
         if (a.index != count) {
             if (known.anchors[a.index] == value) return false;
             revert WrongIndex(log, count, a.index);
@@ -212,8 +217,15 @@ contract RunLedger is IRunLedger {
         return answered && answer.length == 32 && bytes32(answer) == IERC1271.isValidSignature.selector;
     }
 
-    function valueOf(Head calldata anchored) private pure returns (bytes32) {
-        return keccak256(abi.encode(anchored.root, anchored.size, anchored.headDigest));
+    /// @dev keccak256(abi.encode(root, size, headDigest)), which is computed with each anchor and each answer.
+    function valueOf(bytes32 root, uint256 size, bytes32 headDigest) private pure returns (bytes32 value) {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, root)
+            mstore(add(free, 0x20), size)
+            mstore(add(free, 0x40), headDigest)
+            value := keccak256(free, 0x60)
+        }
     }
 
     function logId(bytes32 run, address worker, uint32 lane) private pure returns (bytes32) {

@@ -28,7 +28,9 @@ interface IRunLedger {
     }
 
     /// @notice A run became known; `run` commits to all other values.
-    event Registered(bytes32 indexed run, address indexed owner, bytes32 specification, uint64 flags, bytes32 nonce);
+    event Registered(
+        bytes32 indexed run, address indexed owner, bytes32 specification, uint64 flags, bytes32 nonce
+    );
 
     /// @notice A tree head was recorded; the date is that of the event's block.
     event Anchored(

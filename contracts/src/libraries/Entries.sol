@@ -35,7 +35,8 @@ library Entries {
         bytes calldata dtype = entry[offset + 1:offset + 1 + dtypeLength];
         offset += 1 + dtypeLength;
         uint256 dimensions = uint8(entry[offset]);
-        if (dimensions > MOST_DIMENSIONS || entry.length != FIXED + nameLength + dtypeLength + 8 * dimensions) {
+        if (dimensions > MOST_DIMENSIONS || entry.length != FIXED + nameLength + dtypeLength + 8 * dimensions)
+        {
             return (false, false, name, 0, 0);
         }
         uint256 expected = measure(elementSize(dtype), entry[offset + 1:offset + 1 + 8 * dimensions]);
@@ -43,7 +44,8 @@ library Entries {
         size = uint64(bytes8(entry[offset:offset + 8]));
         // No target: only an alias has one.
         isDense = expected == size && bytes2(entry[offset + 40:]) == 0;
-        (isBlinded, name, root) = (entry[21] != 0, entry[24:24 + nameLength], bytes32(entry[offset + 8:offset + 40]));
+        (isBlinded, name, root) =
+        (entry[21] != 0, entry[24:24 + nameLength], bytes32(entry[offset + 8:offset + 40]));
     }
 
     /// @dev product(shape) * element, or 2^256 - 1, which is no size, for an unknown dtype or beyond 64 bits.

@@ -11,7 +11,9 @@ library Rfc9162 {
             mstore8(free, 0x00)
             calldatacopy(add(free, 0x01), leaf.offset, leaf.length)
             // The precompile fails only without gas, and then nothing may be answered.
-            if iszero(staticcall(gas(), 0x02, free, add(leaf.length, 0x01), 0x00, 0x20)) { revert(0x00, 0x00) }
+            if iszero(staticcall(gas(), 0x02, free, add(leaf.length, 0x01), 0x00, 0x20)) {
+                revert(0x00, 0x00)
+            }
             result := mload(0x00)
         }
     }
@@ -58,8 +60,8 @@ library Rfc9162 {
         // written where the next level needs it; the pointer to free memory is put back.
         assembly ("memory-safe") {
             let free := mload(0x40)
-            // A bit above them says where the turns end. Shifted, a turn is the distance of the children.
-            turns := shl(5, or(and(turns, not(shl(length, not(0)))), shl(length, 1)))
+            // Shifted, a turn is the distance of the children.
+            turns := shl(5, turns)
             mstore8(0x1f, 0x01)
             let node := add(and(turns, 0x20), 0x20)
             mstore(node, leaf)
@@ -67,9 +69,12 @@ library Rfc9162 {
                 mstore(xor(node, 0x60), calldataload(sibling))
                 turns := shr(1, turns)
                 node := add(and(turns, 0x20), 0x20)
-                if iszero(staticcall(gas(), 0x02, 0x1f, 0x41, node, 0x20)) { revert(0x00, 0x00) }
-                if lt(turns, 0x40) { break }
+                if iszero(and(staticcall(gas(), 0x02, 0x1f, 0x41, node, 0x20), gt(turns, 0x3f))) {
+                    break
+                }
             }
+            // Without gas the precompile stops the loop early, or answers nothing the last time.
+            if or(gt(turns, 0x3f), iszero(returndatasize())) { revert(0x00, 0x00) }
             root := mload(node)
             mstore(0x40, free)
         }
@@ -117,13 +122,18 @@ library Rfc9162 {
     /// @notice The way up from the node at `position`, where `last` is the last node of its level.
     /// @dev Up to the level at which it meets the way of the last node, it turns as the bits of its
     /// position say. Above, it is that way: it has a sibling, always a left one, where the bit is set.
-    /// @return turns From the lowest bit on, whether the node of each level is a right child.
+    /// @return turns From the lowest bit on, whether the node of each level is a right child; then one bit
+    /// that ends them.
     /// @return length Siblings on the way.
     function path(uint256 position, uint256 last) internal pure returns (uint256 turns, uint256 length) {
-        uint256 meeting = bitLength(position ^ last);
-        turns = position | (type(uint256).max << meeting);
-        length = meeting;
-        for (uint256 above = position >> meeting; above != 0; above &= above - 1) ++length;
+        unchecked {
+            uint256 meeting = bitLength(position ^ last);
+            length = meeting;
+            for (uint256 above = position >> meeting; above != 0; above &= above - 1) {
+                ++length;
+            }
+            turns = (position & ((1 << meeting) - 1)) | ((2 << length) - (1 << meeting));
+        }
     }
 
     /// @dev Of a number below 2^64.
