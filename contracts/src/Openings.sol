@@ -58,11 +58,10 @@ contract Openings is IOpenings {
 
     /// @dev The digest of a step's body, and the word of one of its state fields.
     function readStep(bytes calldata body, uint8 field) private pure returns (bytes32 digest, bytes32 word) {
-        if (body.length != 32 * WORDS) revert NotStep();
-        // schema, worker, lane, sequence, time, step, flags, workUnits: no word is wider than its type.
-        uint256 excess = (number(body, 0) ^ 1) | number(body, 2) >> 160 | number(body, 3) >> 32
-            | number(body, 4) >> 64 | number(body, 7) >> 64 | number(body, 8) >> 64 | number(body, 9) >> 32
-            | number(body, 21) >> 64;
+        if (body.length != 32 * WORDS || number(body, 0) != 1) revert NotStep();
+        // worker, lane, sequence, time, step, flags, workUnits: no word is wider than its type.
+        uint256 excess = number(body, 2) >> 160 | number(body, 3) >> 32 | number(body, 4) >> 64
+            | number(body, 7) >> 64 | number(body, 8) >> 64 | number(body, 9) >> 32 | number(body, 21) >> 64;
         if (excess != 0) revert NotStep();
         if ((STATES >> field) & 1 == 0) revert NotState(field);
         word = bytes32(number(body, HEADER + field));
