@@ -143,9 +143,9 @@ ptx: .venv/.dependencies ## Compile the CUDA sources to the PTX that is committe
 ptx-check: .venv/.dependencies ## Compile them anew, compare, and check the machine code for every architecture
 	$(PTX) check
 
-contracts: ## Compile the contracts anew and compare with the committed artifact (needs npm)
+contracts: ## Compile the contracts anew and compare with the committed artifacts (needs npm)
 	cd contracts && npm ci --no-audit --no-fund && npm run build
-	git diff --exit-code --stat contracts/artifacts
+	git diff --exit-code --stat contracts/artifacts crates/devchain/tests/vectors
 
 wheel: dist/.wheel ## Build the wheel into dist/
 
