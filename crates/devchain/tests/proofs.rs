@@ -239,7 +239,8 @@ fn inclusion_lies(honest: &Inclusion, place: usize) -> Vec<(&'static str, Inclus
             0 if honest.index + 1 != honest.size => node(&honest.leaf, sibling),
             _ => node(sibling, &honest.leaf),
         };
-        let inner = Inclusion { leaf: first, index: honest.index / 2, proof: rest.to_vec(), ..honest.clone() };
+        let inner =
+            Inclusion { leaf: first, index: honest.index / 2, proof: rest.to_vec(), ..honest.clone() };
         lies.push(("an inner node for a leaf", inner));
         lies.push(("a shorter proof", with_proof(honest.proof[..honest.proof.len() - 1].to_vec())));
         let mut swapped = honest.proof.clone();
@@ -279,7 +280,8 @@ fn consistency_lies(honest: &Consistency, place: usize) -> Vec<(&'static str, Co
 fn size() -> impl Strategy<Value = u64> {
     prop_oneof![
         1..=1u64 << 40,
-        (0..=40u32, -3..=3i64).prop_map(|(power, offset)| (1i64 << power).saturating_add(offset).max(1) as u64)
+        (0..=40u32, -3..=3i64)
+            .prop_map(|(power, offset)| (1i64 << power).saturating_add(offset).max(1) as u64)
     ]
     .prop_map(|size| size.min(1 << 40))
 }
@@ -293,8 +295,7 @@ fn proofs_of_large_trees_are_the_cores_and_lies_are_refused() {
     let (mut grown, mut grown_lies) = (Vec::new(), Vec::new());
     for _ in 0..1000 {
         let case = (size(), any::<u64>(), any::<u64>(), 0..64usize);
-        let (size, choice, seed, place) =
-            case.new_tree(&mut runner).expect("any numbers").current();
+        let (size, choice, seed, place) = case.new_tree(&mut runner).expect("any numbers").current();
         let question = inclusion(seed, choice % size, size);
         lies.extend(inclusion_lies(&question, place));
         honest.push(question);
