@@ -53,9 +53,10 @@ test-python: .venv/.extension dist/.wheel ## Tests through Python, with independ
 	$(BIN)/python -m pytest -q
 
 # Halmos passes with a warning when it left paths out, and that is no proof.
-test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the Rust core, and anvil (needs npm)
+test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the Rust core, anvil (x86-64 Linux with npm)
 	cd contracts && npm ci --no-audit --no-fund && npm run check
 	cd contracts && $(CHAIN) forge test
+	@cat contracts/snapshots/Gas.json
 	mkdir -p target/slither
 	cd contracts && $(ANALYSE) halmos --contract Rfc9162Symbolic --forge-build-out ../target/forge/out --loop 64 \
 		--solver-timeout-branching 0 | tee ../target/forge/halmos.log

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +21,7 @@ from counterfoil.chain import Chain
 ROOT = Path(__file__).parents[3]
 ARTIFACT = json.loads((ROOT / "contracts/artifacts/RunLedger.json").read_text())
 WORKER, STRANGER = (Account.from_key(bytes([seed]) * 32) for seed in (7, 8))
-CPU = {"x86_64": "amd64", "AMD64": "amd64"}.get(platform.machine(), "arm64")
-ANVIL = ROOT / f"contracts/node_modules/@foundry-rs/anvil-{sys.platform}-{CPU}/bin/anvil"
+ANVIL = ROOT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
 FEES = {"gas": 3_000_000, "maxFeePerGas": 3 * 10**9, "maxPriorityFeePerGas": 10**9, "chainId": 31337}
 
 
@@ -123,7 +120,7 @@ def pair(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
-@pytest.mark.skipif(not ANVIL.exists(), reason="there is no anvil: run `npm ci` in contracts")
+@pytest.mark.skipif(not ANVIL.exists(), reason="there is no anvil: run `npm ci` in contracts on x86-64 Linux")
 def test_the_development_chain_and_anvil_leave_equal_receipts(home: Path, tmp_path: Path) -> None:
     """Gas, logs, return or revert data that only one of two EVMs produces."""
     with Chain.dev(tmp_path / "chain").serve() as server, anvil() as url:
