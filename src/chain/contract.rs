@@ -47,7 +47,7 @@ pub struct Registration {
     pub owner: Address,
     /// SHA-256 of `spec.json`.
     pub specification: Digest,
-    /// Promises the chain shall enforce; this version knows none.
+    /// Promises the chain enforces: bit 0 asks for append-only logs.
     pub flags: u64,
     /// Chosen by the owner, so that equal runs have different ids.
     pub nonce: Digest,
@@ -93,6 +93,21 @@ fn describe(error: &IRunLedgerErrors) -> String {
         }
         IRunLedgerErrors::WrongSize(e) => {
             format!("WrongSize: {} receipts do not follow {} in log {}", e.actual, e.previous, e.log)
+        }
+        IRunLedgerErrors::ConsistencyProofRequired(e) => {
+            format!("ConsistencyProofRequired: log {} is append-only, so this anchor needs a proof", e.log)
+        }
+        IRunLedgerErrors::NotPrevious(e) => {
+            format!("NotPrevious: this is not the head at anchor {} of log {}", e.last, e.log)
+        }
+        IRunLedgerErrors::Inconsistent(e) => {
+            format!("Inconsistent: {} receipts of log {} do not begin its {}", e.previous, e.log, e.actual)
+        }
+        IRunLedgerErrors::Expired(e) => {
+            format!("Expired: the signed permission to anchor ended at {}", e.deadline)
+        }
+        IRunLedgerErrors::InvalidSignature(e) => {
+            format!("InvalidSignature: {} did not sign this anchor for this contract and chain", e.signer)
         }
     }
 }

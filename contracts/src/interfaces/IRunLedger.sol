@@ -28,7 +28,9 @@ interface IRunLedger {
     }
 
     /// @notice A run became known; `run` commits to all other values.
-    event Registered(bytes32 indexed run, address indexed owner, bytes32 specification, uint64 flags, bytes32 nonce);
+    event Registered(
+        bytes32 indexed run, address indexed owner, bytes32 specification, uint64 flags, bytes32 nonce
+    );
 
     /// @notice A tree head was recorded; the date is that of the event's block.
     event Anchored(
@@ -50,7 +52,7 @@ interface IRunLedger {
 
     /// @notice A run needs an owner.
     error NoOwner();
-    /// @notice These flags are promises which this version cannot enforce. Bit 0 asks for append-only logs.
+    /// @notice Only bit 0, append-only logs, is a promise that this contract enforces.
     error UnsupportedFlags(uint64 flags);
     /// @notice Nobody registered the run.
     error UnknownRun(bytes32 run);
@@ -62,11 +64,24 @@ interface IRunLedger {
     /// @notice Sizes grow strictly, from `previous` up to 2^40.
     error WrongSize(bytes32 log, uint64 previous, uint64 actual);
 
+    /// @notice The log belongs to an append-only run: from its second anchor on it takes proofs only.
+    error ConsistencyProofRequired(bytes32 log);
+    /// @notice The head given as the previous one is not the log's last anchor, which has the index `last`.
+    error NotPrevious(bytes32 log, uint64 last);
+    /// @notice The proof does not show that the log's `previous` receipts begin its `actual` ones.
+    error Inconsistent(bytes32 log, uint64 previous, uint64 actual);
+    /// @notice The signed permission ended at `deadline`, Unix seconds.
+    error Expired(uint64 deadline);
+    /// @notice This is no signature of `signer` over this anchor, for this contract on this chain.
+    error InvalidSignature(address signer);
+
     /// @notice Only a worker, or the key itself, may revoke a key of that worker.
     error NotRevocable(address worker, address key, address caller);
 
     /// @notice Makes a run known. Repeating an equal registration changes nothing, so nobody can get in
     /// the owner's way: the run id commits to every argument.
+    /// @param flags 0, or 1 for a run whose logs are append-only: then every anchor of a log but its first
+    /// needs a proof that its tree begins with the tree of the anchor before.
     /// @return run keccak256(abi.encode(keccak256("counterfoil.run.v1"), owner, specification, flags, nonce))
     function register(address owner, bytes32 specification, uint64 flags, bytes32 nonce)
         external
@@ -85,6 +100,34 @@ interface IRunLedger {
     /// @notice Records a tree head. Repeating an equal anchor changes nothing.
     /// @return log The log's identifier.
     function anchor(Anchor calldata a) external returns (bytes32 log);
+
+    /// @notice Records a tree head and checks that its log only grew. Repeating an equal anchor changes
+    /// nothing.
+    /// @param previous The log's last anchor.
+    /// @param proof RFC 9162 consistency proof from it to `a`; an empty one is none, as in `anchor`.
+    /// @return log The log's identifier.
+    function anchorWithConsistencyProof(Anchor calldata a, Head calldata previous, bytes32[] calldata proof)
+        external
+        returns (bytes32 log);
+
+    /// @notice Records a tree head for a worker that pays no gas; anybody may bring it. Repeating an equal
+    /// anchor changes nothing.
+    /// @dev Signed is `AnchorV1(bytes32 log,uint64 index,uint64 size,bytes32 headDigest,bytes32 root,uint64
+    /// deadline)` in the domain {name "Counterfoil", version "1", chainId, verifyingContract}.
+    /// @param previous As in `anchorWithConsistencyProof`; neither it nor the proof is signed.
+    /// @param proof As there; empty for none.
+    /// @param signer The worker or its anchorer. A contract is asked by ERC-1271.
+    /// @param deadline The last second, Unix time, at which the signature counts.
+    /// @param signature r || s || v with v 27 or 28 and low s, or what a contract takes.
+    /// @return log The log's identifier.
+    function anchorBySig(
+        Anchor calldata a,
+        Head calldata previous,
+        bytes32[] calldata proof,
+        address signer,
+        uint64 deadline,
+        bytes calldata signature
+    ) external returns (bytes32 log);
 
     /// @notice The run's owner; zero for an unknown run.
     function ownerOf(bytes32 run) external view returns (address);
@@ -105,4 +148,17 @@ interface IRunLedger {
         uint64 leafIndex,
         bytes32[] calldata proof
     ) external view returns (bool);
+
+    /// @notice Who signed the receipt that stands at `leafIndex` of the tree that the log's anchor `index`
+    /// recorded; zero when `isIncluded` is false or the signature is not in the one accepted encoding.
+    /// @dev Compare the answer with the worker, or with a key that the worker delegated to: a worker can put
+    /// anybody's receipt into its log.
+    function verifyReceipt(
+        bytes32 log,
+        uint64 index,
+        Head calldata anchored,
+        bytes calldata leaf,
+        uint64 leafIndex,
+        bytes32[] calldata proof
+    ) external view returns (address signer);
 }

@@ -50,7 +50,26 @@ pub fn nonce(chain: &DevChain, account: Address) -> u64 {
 
 /// An EIP-155 transaction to the run ledger.
 pub fn legacy(chain: &DevChain, signer: &LocalSigner, nonce: u64, data: Vec<u8>) -> Bytes {
-    let (price, gas, to) = (2_000_000_000u64, 500_000u64, TxKind::Call(chain.contract()));
+    transaction(TxKind::Call(chain.contract()), signer, nonce, data)
+}
+
+/// Creates a contract and returns its address.
+pub fn deploy(chain: &DevChain, signer: &LocalSigner, code: &Bytes) -> Address {
+    let raw = transaction(TxKind::Create, signer, nonce(chain, signer.address()), code.to_vec());
+    let hash = chain.call("eth_sendRawTransaction", json!([raw])).expect("the chain takes the transaction");
+    let receipt = chain.call("eth_getTransactionReceipt", json!([hash])).expect("it is mined at once");
+    assert!(succeeded(&receipt), "{receipt}");
+    serde_json::from_value(receipt["contractAddress"].clone()).expect("an address")
+}
+
+/// What a build wrote down about a contract; only its creation code is needed here.
+pub fn creation_code(artifact: &str) -> Bytes {
+    let artifact: Value = serde_json::from_str(artifact).expect("an artifact is JSON");
+    serde_json::from_value(artifact["bytecode"].clone()).expect("bytes")
+}
+
+fn transaction(to: TxKind, signer: &LocalSigner, nonce: u64, data: Vec<u8>) -> Bytes {
+    let (price, gas) = (2_000_000_000u64, 3_000_000u64);
     let data = Bytes::from(data);
     let fields: [&dyn Encodable; 6] = [&nonce, &price, &gas, &to, &0u64, &data];
     let digest = keccak256(rlp(&[&fields[..], &[&31337u64, &0u64, &0u64]].concat()));
@@ -81,10 +100,14 @@ pub fn gas(receipt: &Value) -> u64 {
     serde_json::from_value::<U64>(receipt["gasUsed"].clone()).expect("a number").to()
 }
 
-/// What a view returns, or the bytes with which the contract refused.
+/// What a view of the run ledger returns, or the bytes with which the contract refused.
 pub fn view<C: SolCall>(chain: &DevChain, from: Address, call: &C) -> Result<C::Return, Bytes> {
-    let request =
-        json!([{"from": from, "to": chain.contract(), "data": Bytes::from(call.abi_encode())}, "latest"]);
+    ask(chain, chain.contract(), from, call)
+}
+
+/// What a view of any contract returns, or the bytes with which it refused.
+pub fn ask<C: SolCall>(chain: &DevChain, to: Address, from: Address, call: &C) -> Result<C::Return, Bytes> {
+    let request = json!([{"from": from, "to": to, "data": Bytes::from(call.abi_encode())}, "latest"]);
     match chain.call("eth_call", request) {
         Ok(answer) => {
             let answer: Bytes = serde_json::from_value(answer).expect("bytes");
