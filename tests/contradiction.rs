@@ -4,7 +4,9 @@ mod common;
 
 use common::{Run, key};
 use counterfoil::evidence::{Contradiction, ContradictionKind, Frame, TreeHead};
-use counterfoil::receipt::{Signature, Signer};
+use counterfoil::primitives::Digest;
+use counterfoil::receipt::schema::TREE_HEAD;
+use counterfoil::receipt::{Body, Signature, Signer};
 
 fn run(steps: u64, last: u64) -> Run {
     let mut run = Run::new("{}");
@@ -107,4 +109,21 @@ fn two_heads_of_one_size_convict_without_any_receipt() {
     let same = Contradiction::decode(&[one.clone(), vec![one[1].clone()]].concat()).unwrap();
     assert!(same.check().unwrap_err().to_string().contains("signing twice is no second history"));
     assert_ne!(key(1).address(), key(2).address());
+}
+
+/// The bug: a stranger signs two heads in a worker's name and convicts it, or a worker's own key does not.
+#[test]
+fn heads_convict_whom_they_name_when_it_signed_them() {
+    let mut values = run(3, 1).head_values();
+    let one = Body::new(&TREE_HEAD, &values).unwrap();
+    values.push(("root", Digest::repeat_byte(1).into()));
+    let two = Body::new(&TREE_HEAD, &values).unwrap();
+    for (number, convicts) in [(1, true), (9, false)] {
+        let signed = |body: &Body| {
+            let signature = key(number).sign(body.digest()).unwrap();
+            Frame::Head(TreeHead { body: body.clone(), signature }).encode()
+        };
+        let found = Contradiction::decode(&[signed(&one), signed(&two)]).unwrap();
+        assert_eq!(found.check().is_ok(), convicts, "{number}");
+    }
 }

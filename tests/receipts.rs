@@ -459,6 +459,11 @@ fn shards_that_do_not_meet_are_refused() {
         let shard = counterfoil::commit::Shard::new(&data()[from..to], from as u64, &mut |_| true);
         shard.expect("it fits").expect("no watch stops it")
     };
+    // Another worker reads the bytes that surround the whole kilobytes where they are.
+    for (from, to) in [(0, 3000), (1500, 3000), (500, 2100), (1024, 2048), (10, 20)] {
+        let known = shard(from, to);
+        assert_eq!(counterfoil::commit::Shard::decode(&known.encode()), Ok(known), "{from}..{to}");
+    }
     let merged = |shards: &[counterfoil::commit::Shard]| merge_shards(shards);
     assert_eq!(merged(&[shard(1500, 3000), shard(0, 1500)]), Ok(Commitment::of_bytes(&data())));
     assert_eq!(merged(&[]), Ok(Commitment::of_bytes(&[])));
