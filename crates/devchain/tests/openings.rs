@@ -4,7 +4,7 @@ mod common;
 
 use alloy_primitives::{Address, B256, Bytes};
 use alloy_sol_types::SolError;
-use common::{ask, creation_code, deploy, funded};
+use common::{ask, deployed};
 use counterfoil::commit::{ChunkOpening, Entry, Opening, State, bytes_root};
 use counterfoil::receipt::schema::{HEADER, Kind, Meaning, WordType};
 use counterfoil::receipt::{Body, Value};
@@ -20,9 +20,7 @@ struct Contract {
 
 impl Contract {
     fn new() -> Contract {
-        let chain = DevChain::in_memory();
-        let code = creation_code(include_str!("../../../contracts/artifacts/Openings.json"));
-        let address = deploy(&chain, &funded(&chain, 1), &code);
+        let (chain, address) = deployed(include_str!("../../../contracts/artifacts/Openings.json"));
         Contract { chain, address }
     }
 

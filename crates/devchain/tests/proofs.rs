@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 
 use alloy_primitives::{Address, B256};
-use common::{ask, creation_code, deploy, funded};
+use common::{ask, deployed};
 use counterfoil::commit::{Sha256, leaf_hash, merkle};
 use counterfoil_devchain::DevChain;
 use proptest::prelude::*;
@@ -33,9 +33,7 @@ struct Contract {
 
 impl Contract {
     fn new() -> Contract {
-        let chain = DevChain::in_memory();
-        let code = creation_code(include_str!("vectors/Rfc9162Batch.json"));
-        let address = deploy(&chain, &funded(&chain, 1), &code);
+        let (chain, address) = deployed(include_str!("vectors/Rfc9162Batch.json"));
         Contract { chain, address }
     }
 
@@ -243,14 +241,16 @@ fn inclusion_lies(honest: &Inclusion, place: usize) -> Vec<(&'static str, Inclus
             Inclusion { leaf: first, index: honest.index / 2, proof: rest.to_vec(), ..honest.clone() };
         lies.push(("an inner node for a leaf", inner));
         lies.push(("a shorter proof", with_proof(honest.proof[..honest.proof.len() - 1].to_vec())));
-        let mut swapped = honest.proof.clone();
-        let by = 1 + place % swapped.len();
-        swapped.rotate_left(by % honest.proof.len());
-        if swapped != honest.proof {
-            lies.push(("swapped siblings", with_proof(swapped)));
-        }
+        lies.extend(rotated(&honest.proof, place).map(|proof| ("swapped siblings", with_proof(proof))));
     }
     lies
+}
+
+/// The hashes in another order; none when that changes nothing.
+fn rotated(proof: &[B256], place: usize) -> Option<Vec<B256>> {
+    let mut rotated = proof.to_vec();
+    rotated.rotate_left((1 + place % proof.len()) % proof.len());
+    (rotated != proof).then_some(rotated)
 }
 
 fn consistency_lies(honest: &Consistency, place: usize) -> Vec<(&'static str, Consistency)> {
@@ -266,12 +266,7 @@ fn consistency_lies(honest: &Consistency, place: usize) -> Vec<(&'static str, Co
         lies.push(("the sizes swapped", Consistency { size, previousSize: previous, ..honest.clone() }));
         lies.push(("a shorter proof", with_proof(honest.proof[..honest.proof.len() - 1].to_vec())));
         lies.push(("a proof without its first", with_proof(honest.proof[1..].to_vec())));
-        let mut swapped = honest.proof.clone();
-        let by = 1 + place % swapped.len();
-        swapped.rotate_left(by % honest.proof.len());
-        if swapped != honest.proof {
-            lies.push(("swapped hashes", with_proof(swapped)));
-        }
+        lies.extend(rotated(&honest.proof, place).map(|proof| ("swapped hashes", with_proof(proof))));
     }
     lies
 }

@@ -53,6 +53,13 @@ pub fn legacy(chain: &DevChain, signer: &LocalSigner, nonce: u64, data: Vec<u8>)
     transaction(TxKind::Call(chain.contract()), signer, nonce, data)
 }
 
+/// A chain of its own with the contract of this artifact.
+pub fn deployed(artifact: &str) -> (DevChain, Address) {
+    let chain = DevChain::in_memory();
+    let address = deploy(&chain, &funded(&chain, 1), &creation_code(artifact));
+    (chain, address)
+}
+
 /// Creates a contract and returns its address.
 pub fn deploy(chain: &DevChain, signer: &LocalSigner, code: &Bytes) -> Address {
     let raw = transaction(TxKind::Create, signer, nonce(chain, signer.address()), code.to_vec());
