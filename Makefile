@@ -65,10 +65,15 @@ test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the 
 		> ../target/slither/report.json 2> ../target/slither/log || { cat ../target/slither/log >&2; exit 1; }
 	node contracts/findings.mjs target/slither/report.json
 	cargo test --package counterfoil-devchain --quiet
-	$(BIN)/python -m pytest -q -rs tests/python/integration/test_anvil.py
+	$(BIN)/python -m pytest -q -rs tests/python/integration/test_anvil.py tests/python/integration/test_anchor_to.py \
+		tests/python/integration/test_outbox*.py
 
-crash: ## Kill a recording program 1,000 times on a disk that forgets what was not synchronised (Linux)
+# The last is skipped without anvil: `make test-chain` brings it.
+crash: .venv/.extension ## Kill and starve: 1,000 recordings on a forgetful disk, 2,000 faulty nodes, 200 anchors (Linux)
 	CRASH_KILLS=1000 cargo test --release --quiet --test crash
+	OUTBOX_SCHEDULES=2000 cargo test --release --quiet --package counterfoil-devchain --test outbox -- --nocapture
+	cargo test --release --quiet --package counterfoil-devchain --test http -- --ignored
+	OUTBOX_KILLS=100 $(BIN)/python -m pytest -q -rs -s tests/python/integration/test_outbox_kills.py
 
 notebooks: .venv/.extension ## Execute every notebook
 	@for notebook in $(NOTEBOOKS); do \

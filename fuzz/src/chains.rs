@@ -1,20 +1,26 @@
 //! Both sides of JSON-RPC: the client with any answers, the development chain with any requests.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use alloy_primitives::{Bytes, keccak256};
+use alloy_primitives::{Address, Bytes, keccak256};
+use counterfoil::chain::outbox::Outbox;
 use counterfoil::chain::{
-    ChainError, Client, DEVELOPMENT_CHAIN, Node, Payer, Registration, RpcError, SignedHead, artifact,
+    ChainError, Client, DEVELOPMENT_CHAIN, Networks, Node, Payer, Registration, RpcError, SignedHead,
+    Submitter, artifact,
 };
 use counterfoil::evidence::AnchorRecord;
+use counterfoil::journal::{Journal, read};
 use counterfoil_devchain::DevChain;
 use serde_json::{Value, json};
 
 use crate::sample::{RUN, owner};
 
-/// The sample's head anchored on a development chain, and every request and answer on the way.
+/// The sample's head anchored on a development chain, every request and answer on the way, and what
+/// the outbox wrote down, a frame a line.
 pub struct Anchored {
     pub record: AnchorRecord,
+    outbox: Vec<u8>,
     calls: Vec<(String, Value, Value)>,
 }
 
@@ -36,23 +42,30 @@ fn registration() -> Registration {
     Registration { owner: RUN.worker, specification, flags: 0, nonce: RUN.nonce }
 }
 
-fn anchor(client: &Client) -> Result<AnchorRecord, ChainError> {
-    client.anchor(
-        &SignedHead::from(RUN.log.heads().next().expect("a head")),
-        &registration(),
-        Payer::Device(&owner()),
-    )
+fn connect(node: Arc<dyn Node>, contract: Option<Address>) -> Result<Client, ChainError> {
+    Client::connect(node, &Networks::load(Path::new("nowhere"))?, contract)
+}
+
+/// Anchors the sample's head; with `stop` it looks once and waits for nothing.
+fn anchor(client: &Client, outboxes: &Path, stop: bool) -> Result<AnchorRecord, ChainError> {
+    let head = SignedHead::from(RUN.log.heads().next().expect("a head"));
+    let payer = Payer::Device(Arc::new(owner()));
+    Submitter::new(client.clone(), payer, outboxes, &|| stop)?.anchor(&head, &registration(), None)
 }
 
 pub fn anchored() -> &'static Anchored {
     static ANCHORED: LazyLock<Anchored> = LazyLock::new(|| {
         let node = Arc::new(Recorder { chain: DevChain::in_memory(), calls: Mutex::default() });
-        let client = Client::connect(node.clone(), None).expect("the chain holds its contract");
-        let record = anchor(&client).expect("an anchor");
+        let client = connect(node.clone(), None).expect("the chain holds its contract");
+        let outboxes = tempfile::tempdir().expect("a folder");
+        let record = anchor(&client, outboxes.path(), false).expect("an anchor");
         let confirmed = AnchorRecord { proof: None, ..record.clone() };
         assert_eq!(client.confirm(&record).expect("an answer"), Some(confirmed));
         let calls = node.calls.lock().expect("one thread").clone();
-        Anchored { record, calls }
+        let outbox =
+            outboxes.path().read_dir().expect("a folder").next().expect("an outbox").expect("a name");
+        let frames = read(&outbox.path().join("journal"), "outbox").expect("a journal").frames;
+        Anchored { record, outbox: frames.join(&b'\n'), calls }
     });
     &ANCHORED
 }
@@ -86,7 +99,7 @@ pub fn answers(bytes: &[u8]) {
     let Ok(answers) = serde_json::from_slice::<Vec<Value>>(bytes) else { return };
     let client = || {
         let node = Arc::new(Puppet(Mutex::new(answers.clone().into_iter())));
-        Client::connect(node, Some(anchored().record.contract)).expect("the right code")
+        connect(node, Some(anchored().record.contract)).expect("the right code")
     };
     let claimed = &anchored().record;
     if let Ok(Some(found)) = client().confirm(claimed) {
@@ -95,7 +108,8 @@ pub fn answers(bytes: &[u8]) {
             (claimed.root, claimed.size, claimed.head_digest)
         );
     }
-    let _ = anchor(&client());
+    let outboxes = tempfile::tempdir().expect("a folder");
+    let _ = anchor(&client(), outboxes.path(), true);
     let _ = client().head(RUN.id, RUN.worker, 0);
 }
 
@@ -110,6 +124,24 @@ pub fn answer_seeds() -> Vec<Vec<u8>> {
     // The confirmation was the last: the stored value, the events, the block.
     let revert = br#"[{"error":"0x08c379a0"}]"#.to_vec();
     vec![answers(&said), answers(&said[said.len() - 3..]), revert]
+}
+
+/// The frames of an outbox's journal, one a line.
+pub fn outbox(bytes: &[u8]) {
+    let outboxes = tempfile::tempdir().expect("a folder");
+    let folder = outboxes.path().join("1-of-somebody");
+    std::fs::create_dir(&folder).expect("a folder");
+    let journal = Journal::create(&folder.join("journal"), "outbox").expect("a new file");
+    let frames = bytes.split(|byte| *byte == b'\n').filter(|frame| !frame.is_empty());
+    frames.for_each(|frame| journal.append(frame).expect("room"));
+    journal.flush().expect("room");
+    if let Ok(known) = Outbox::all(outboxes.path()) {
+        known.iter().flat_map(|(_, submissions)| submissions).for_each(|each| drop(each.state()));
+    }
+}
+
+pub fn outbox_seeds() -> Vec<Vec<u8>> {
+    vec![anchored().outbox.clone()]
 }
 
 /// Requests, one a line.

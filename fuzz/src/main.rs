@@ -53,6 +53,7 @@ const TARGETS: &[Target] = &[
     target("consistency", proofs::consistency, proofs::tree_seeds),
     target("storage", proofs::storage, proofs::storage_seeds),
     target("chain-answers", chains::answers, chains::answer_seeds),
+    target("outbox", chains::outbox, chains::outbox_seeds),
     target("devchain-rpc", chains::requests, chains::request_seeds),
     target("devchain-transaction", chains::transaction, chains::transaction_seeds),
     target("tampered", tampered::run, tampered::seeds),

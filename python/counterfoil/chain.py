@@ -131,17 +131,41 @@ class Chain:
         return cls(_native.Chain.dev(folder))
 
     @classmethod
-    def connect(cls, url: str, contract: str | None = None) -> Self:
+    def connect(cls, network: str, contract: str | None = None) -> Self:
         """Connects to a node and checks that the run ledger lies where it should.
 
         Args:
-            url: The node's `http://` or `https://` address.
-            contract: The run ledger's address; development chains tell it themselves.
+            network: A name, such as `galileo` (0G's testnet), `0g` or `anvil`, or a node's `http://` or
+                `https://` address. `networks.json` in the key folder adds and changes networks.
+            contract: The run ledger's address; by default where `deploy` puts it.
 
         Raises:
-            ChainError: The node does not answer, or there is no run ledger of this version.
+            InvalidInput: There is no such network, or `networks.json` cannot be read.
+            ChainError: The node does not answer, is another chain's, or there is no run ledger of this version.
         """
-        return cls(_native.Chain.connect(url, contract))
+        return cls(_native.Chain.connect(network, contract))
+
+    @classmethod
+    def reach(cls, network: str) -> Self:
+        """As `connect`, where there may be no run ledger yet: for `why` and `resume` of a deployment."""
+        return cls(_native.Chain.reach(network))
+
+    @classmethod
+    def deploy(cls, network: str, key: Key | None = None) -> Self:
+        """Brings the run ledger to a network, at an address that follows from its code where that works.
+
+        Where it lies is written into `networks.json`. Repeating a call is safe.
+
+        Args:
+            network: As of `connect`.
+            key: The key that pays; by default the device key, which pays on development chains only.
+
+        Raises:
+            Unfinished: The deployment waits in the outbox.
+            KeyRefused: No key was chosen to pay on a public chain.
+            ChainError: The node refuses or does not answer.
+        """
+        return cls(_native.Chain.deploy(network, key or Key.device(), key is not None))
 
     def rpc(self, method: str, params: Sequence[Any] = ()) -> Any:
         """Calls a JSON-RPC method of the node.
@@ -201,6 +225,7 @@ class Chain:
 
         Raises:
             KeyRefused: No key was chosen to pay on a public chain.
+            Unfinished: The revocation waits in the outbox.
             ChainError: The node refuses or does not answer.
         """
         chosen = payer is not None
@@ -230,7 +255,9 @@ class Chain:
         """Records a lane's tree head on the chain, and the anchor record in the run's folder.
 
         Of an open run that is everything recorded until now, of a folder its last tree head. The
-        run is registered where the chain does not know it. Repeating a call is safe.
+        run is registered where the chain does not know it. Returns when the anchor is as deep in the
+        chain as the network asks for. What was begun lies in an outbox, on disk: no crash, silent
+        node or reorganisation loses it, and repeating a call is safe.
 
         Args:
             run: An open run, which names its own lane, or a run folder.
@@ -242,6 +269,7 @@ class Chain:
         Raises:
             NotFound: There is no such run, lane or tree head.
             KeyRefused: No key was chosen to pay on a public chain.
+            Unfinished: The anchor waits in the outbox, for the reason it names; `resume` goes on.
             ChainError: The chain holds another history of the lane, or refused.
         """
         if isinstance(run, Record | str | os.PathLike):
@@ -252,6 +280,31 @@ class Chain:
                 run.tree_head()
         text = self._native.anchor(*_place(run, worker, lane), payer, key is not None)
         return AnchorRecord._from_json(text)
+
+    def resume(self, key: Key | None = None) -> list[str]:
+        """Brings what waits in a key's outbox for this chain to its end, and stores the anchor records.
+
+        Args:
+            key: The key that pays; by default the device key, which pays on development chains only.
+
+        Returns:
+            For each submission that waited, how it ended.
+
+        Raises:
+            Unfinished: One still waits, for the reason it names.
+            KeyRefused: No key was chosen to pay on a public chain.
+            ChainError: The contract refuses one.
+        """
+        return self._native.resume(key or Key.device(), key is not None)
+
+    def why(self) -> list[str]:
+        """Says of each submission to this chain that waits why it does; sends nothing.
+
+        Raises:
+            RunLocked: Another process submits right now.
+            ChainError: The node does not answer.
+        """
+        return self._native.why()
 
     def confirm(self, record: Mapping[str, Any]) -> tuple[str, bool, bool, int]:
         """Asks this chain about an anchor record.
@@ -297,6 +350,11 @@ class Chain:
             finally:
                 server.shutdown()
                 thread.join()
+
+
+def submissions() -> list[tuple[str, str, str]]:
+    """What was ever submitted from here: the outbox, named by chain and account, the task and its state."""
+    return _native.submissions()
 
 
 def _handler(chain: _native.Chain) -> type[BaseHTTPRequestHandler]:

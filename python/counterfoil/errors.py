@@ -110,6 +110,12 @@ class ChainError(CounterfoilError):
     code = "chain"
 
 
+class Unfinished(ChainError):
+    """A submission waits in the outbox, which loses nothing; the message says why and what to do."""
+
+    code = "unfinished"
+
+
 class ReplayError(CounterfoilError):
     """A replay could not be carried out, which accuses nobody."""
 
@@ -163,6 +169,7 @@ _BY_CODE: dict[str, type[CounterfoilError]] = {
         CorruptJournal,
         KeyRefused,
         ChainError,
+        Unfinished,
         ReplayError,
         DeviceError,
         InternalError,

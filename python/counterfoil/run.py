@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 from counterfoil import _native, records
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
+from counterfoil.anchoring import Anchoring, AnyChain, attempt
 from counterfoil.commit import commit_tensors, describe, items
 from counterfoil.errors import InvalidInput
 
@@ -66,6 +67,8 @@ class Run:
         self._last_step = ledger.step
         self._has_warned = False
         self._callbacks: list[Callable[[int], object]] = []
+        self._anchoring: Anchoring | None = None
+        self._anchor_closed: Callable[[], object] = bool
         self._writers: list[Callable[[], None]] = []
 
     @classmethod
@@ -285,6 +288,49 @@ class Run:
         """Calls `callback()` before receipts are added, counted or made durable, to record what waits."""
         self._writers.append(callback)
 
+    def anchor_to(
+        self, chain: AnyChain, key: Key | None = None, *, minutes: float = 10, steps: int | None = None
+    ) -> None:
+        """Anchors the run on a chain from now on: now and then while it is recorded, and when it is closed.
+
+        That happens in a thread of its own and never stops the training: what does not work is a
+        warning, and waits in the outbox or for the next time. A run that ends with an exception is
+        not waited for; `counterfoil anchor` anchors it later.
+
+        Args:
+            chain: The chain.
+            key: The key that pays, as of `Chain.anchor`.
+            minutes: How long a receipt waits at most. A batch of any size costs the same; ten minutes
+                make at most 145 anchors a day.
+            steps: After how many steps it waits no longer.
+
+        Raises:
+            InvalidInput: The run was closed, or is anchored already.
+
+        Example:
+            >>> from counterfoil import Chain
+            >>> chain = Chain.dev("devchain")
+            >>> with Run.create("watched") as run:
+            ...     run.anchor_to(chain)
+            >>> chain.head("watched")  # one anchor, over the genesis, policy and close receipts
+            (1, 3)
+        """
+        if self.closed or self._anchoring is not None:
+            raise InvalidInput(f"{self.path} was closed, or is anchored already", where=str(self.path))
+        # The thread signs what is recorded; what waits to be recorded is left to whoever trains.
+        lane = SimpleNamespace(
+            path=self.path,
+            key=self.key,
+            worker=self.worker,
+            lane=self.lane,
+            closed=False,
+            tree_head=self._ledger.tree_head,
+        )
+        self._anchor_closed = lambda: chain.anchor(self, key)
+        self._anchoring = Anchoring(
+            lambda: chain.anchor(lane, key), lambda: self._ledger.step, 60 * minutes, steps
+        )
+
     def flush(self) -> None:
         """Returns when every receipt recorded so far is durable."""
         self._write()
@@ -325,10 +371,15 @@ class Run:
                 reason, failed = _EXCEPTION, failed or error
         self._writers.clear()
         self._last_step = self._ledger.step
+        if self._anchoring is not None:
+            self._anchoring.stop()
         self._ledger.close(reason)
         self.closed = True
         if failed is not None:
             raise failed
+        if self._anchoring is not None and reason == _FINISHED:
+            self._anchoring.join()
+            attempt(self._anchor_closed)
 
     def __enter__(self) -> Self:
         """Returns the run itself."""

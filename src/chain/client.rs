@@ -1,33 +1,29 @@
-//! Registering runs and anchoring tree heads.
+//! What a chain says: of its blocks, of its accounts, and of the run ledger.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes, U64, U128, U256};
 use alloy_sol_types::{SolCall, SolEvent};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::contract::abi::IRunLedger;
 use super::contract::{artifact, explain_revert, stored_value};
-use super::error::{MOST_GAS, MOST_WEI};
-use super::transaction::Transaction;
-use super::{ChainError, DEVELOPMENT_CHAIN, Node, Registration, event_proof};
+use super::task::usual_address;
+use super::{ChainError, Network, Networks, Node, event_proof};
 use crate::evidence::{AnchorRecord, TreeHead};
 use crate::primitives::{Address, Digest, keccak256};
-use crate::receipt::{Signer, log_id};
+use crate::receipt::log_id;
 use crate::verify::{MAX_DOCUMENT, Revocation};
 
-/// Below this tip, wei per gas, some chains never mine a transaction.
-const LEAST_TIP: u128 = 1_000_000;
-const MINING_TIMEOUT: Duration = Duration::from_secs(120);
-const FIRST_POLL: Duration = Duration::from_millis(5);
-const SLOWEST_POLL: Duration = Duration::from_secs(2);
+/// Calls after which the search for an anchor's event ends.
+const MOST_SEARCHES: u32 = 2_000;
 /// What a development chain gives an account that cannot pay: 1,000 ether of nothing.
 const ALLOWANCE: u128 = 1_000_000_000_000_000_000_000;
 
 /// A tree head as the contract takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SignedHead {
     /// The run.
     pub run: Digest,
@@ -41,6 +37,14 @@ pub struct SignedHead {
     pub root: Digest,
     /// Digest of the signed `TreeHeadV1`.
     pub digest: Digest,
+}
+
+impl SignedHead {
+    /// The contract's argument.
+    pub(super) fn at(&self, index: u64) -> IRunLedger::Anchor {
+        let Self { run, worker, lane, size, root, digest } = *self;
+        IRunLedger::Anchor { run, worker, lane, index, size, headDigest: digest, root }
+    }
 }
 
 impl From<&TreeHead> for SignedHead {
@@ -67,47 +71,99 @@ pub struct HeadOnChain {
     pub anchorer: Address,
 }
 
-/// Whose money a transaction spends.
-#[derive(Clone, Copy)]
-pub enum Payer<'a> {
-    /// A key that the user named for this purpose.
-    Chosen(&'a dyn Signer),
-    /// The key that was made without asking; it pays on development chains only.
-    Device(&'a dyn Signer),
-}
-
 /// The run ledger on one chain.
 #[derive(Clone)]
 pub struct Client {
     node: Arc<dyn Node>,
-    chain_id: u64,
+    network: Network,
     contract: Address,
 }
 
 impl Client {
-    /// Finds the run ledger and checks its code. Development chains say where it lies.
+    /// Finds the run ledger and checks its code. It lies at `contract`, where the user's table says,
+    /// where a development chain says, or where its code puts it.
     ///
     /// # Errors
-    /// [`ChainError::ContractNotNamed`] without `contract` on any other chain,
-    /// [`ChainError::NotRunLedger`] when something else lies there, else what the node reports.
-    pub fn connect(node: Arc<dyn Node>, contract: Option<Address>) -> Result<Self, ChainError> {
-        let chain_id = chain_id(&*node)?;
-        let contract = match contract {
-            Some(contract) => contract,
-            None if chain_id == DEVELOPMENT_CHAIN => call(&*node, "dev_contract", json!([]))?,
-            None => return Err(ChainError::ContractNotNamed { chain: chain_id }),
+    /// [`ChainError::NotDeployed`] when nothing lies there, [`ChainError::NotRunLedger`] when
+    /// something else does, else what the node reports.
+    pub fn connect(
+        node: Arc<dyn Node>,
+        networks: &Networks,
+        contract: Option<Address>,
+    ) -> Result<Self, ChainError> {
+        let client = Self::reach(node, networks, contract)?;
+        let contract = client.contract;
+        client.at(contract)
+    }
+
+    /// As [`Client::connect`], where there may be no run ledger yet.
+    ///
+    /// # Errors
+    /// What the node reports.
+    pub fn reach(
+        node: Arc<dyn Node>,
+        networks: &Networks,
+        contract: Option<Address>,
+    ) -> Result<Self, ChainError> {
+        let network = networks.of(chain_id(&*node)?)?;
+        let told = || match call(&*node, "dev_contract", json!([])) {
+            Err(ChainError::Rpc { .. }) => Ok(usual_address()),
+            told => told,
         };
-        let code: Bytes = call(&*node, "eth_getCode", json!([contract, "latest"]))?;
+        let contract = match contract.or(network.contract) {
+            Some(contract) => contract,
+            None if network.is_development() => told()?,
+            None => usual_address(),
+        };
+        Ok(Self { node, network, contract })
+    }
+
+    /// The run ledger at this address.
+    ///
+    /// # Errors
+    /// [`ChainError::NotDeployed`], [`ChainError::NotRunLedger`], else what the node reports.
+    pub(super) fn at(self, contract: Address) -> Result<Self, ChainError> {
+        let code = self.code_at(contract)?;
+        if code.is_empty() {
+            return Err(self.not_deployed(contract));
+        }
         let (expected, actual) = (keccak256(&artifact().deployed_bytecode), keccak256(&code));
         if actual != expected {
             return Err(ChainError::NotRunLedger { address: contract, expected, actual });
         }
-        Ok(Self { node, chain_id, contract })
+        Ok(self.towards(contract))
+    }
+
+    /// The run ledger at this address, unchecked.
+    pub(super) fn towards(self, contract: Address) -> Self {
+        Self { contract, ..self }
+    }
+
+    /// Says what it would take; what a node does not tell is left out.
+    fn not_deployed(&self, address: Address) -> ChainError {
+        let request = json!([{"data": artifact().bytecode}]);
+        let gas = call::<U64>(&*self.node, "eth_estimateGas", request).ok();
+        let price = call::<U128>(&*self.node, "eth_gasPrice", json!([])).ok();
+        let wei = gas.zip(price).map(|(gas, price)| {
+            gas.to::<u128>().saturating_mul(price.to::<u128>().max(self.network.tip_floor))
+        });
+        let cost = wei.map(|wei| format!(", for about {}", self.network.amount(wei)));
+        let faucet = self.network.faucet.as_ref().map(|url| format!(" (free at {url})"));
+        ChainError::NotDeployed {
+            address,
+            chain: self.network.name.clone(),
+            terms: [cost, faucet].into_iter().flatten().collect(),
+        }
+    }
+
+    /// What is known of the chain.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// The chain's id.
     pub fn chain_id(&self) -> u64 {
-        self.chain_id
+        self.network.chain_id
     }
 
     /// The run ledger's address.
@@ -125,44 +181,6 @@ impl Client {
         Ok((head.count > 0).then_some(head))
     }
 
-    /// Anchors a head, registering its run first where the chain does not know it. Repeating a call
-    /// is safe: a head that the chain already holds gives the record of the first time.
-    ///
-    /// # Errors
-    /// [`ChainError::Behind`] or [`ChainError::OtherHistory`] when the chain holds another head,
-    /// [`ChainError::DeviceKeyRefused`] when `payer` may not pay here, [`ChainError::Reverted`]
-    /// with the contract's reason, else what the node or the signer reports.
-    pub fn anchor(
-        &self,
-        head: &SignedHead,
-        run: &Registration,
-        payer: Payer,
-    ) -> Result<AnchorRecord, ChainError> {
-        let log = log_id(head.run, head.worker, head.lane);
-        let known = self.head(head.run, head.worker, head.lane)?;
-        if let Some(last) = known.filter(|last| last.size >= head.size) {
-            return self.earlier_anchor(log, head, last).map(|record| self.with_proof(record));
-        }
-        let signer = self.admit(payer)?;
-        if self.view(&IRunLedger::ownerOfCall { run: head.run })?.is_zero() {
-            let Registration { owner, specification, flags, nonce } = *run;
-            self.send(signer, IRunLedger::registerCall { owner, specification, flags, nonce }.abi_encode())?;
-        }
-        let anchor = IRunLedger::Anchor {
-            run: head.run,
-            worker: head.worker,
-            lane: head.lane,
-            index: known.map_or(0, |last| last.count),
-            size: head.size,
-            headDigest: head.digest,
-            root: head.root,
-        };
-        let receipt = self.send(signer, IRunLedger::anchorCall { a: anchor }.abi_encode())?;
-        let missing = || malformed("eth_getTransactionReceipt", "no Anchored event of this head");
-        let record = receipt.logs.iter().find_map(|event| self.record(log, head, event));
-        Ok(self.with_proof(record.ok_or_else(missing)??))
-    }
-
     /// The record with its proof, which a node may be unable to give: then a verifier needs an RPC.
     fn with_proof(&self, record: AnchorRecord) -> AnchorRecord {
         let header = call(&*self.node, "eth_getBlockByHash", json!([record.block_hash, false]));
@@ -175,19 +193,6 @@ impl Client {
         // A receipt can be larger than what a verifier reads of a record.
         let size = serde_json::to_vec_pretty(&proven).map_or(u64::MAX, |text| text.len() as u64);
         if size < MAX_DOCUMENT { proven } else { AnchorRecord { proof: None, ..proven } }
-    }
-
-    /// Declares that a key signs for a worker no more; `payer` is the worker or the key. Returns the block
-    /// from which on that holds. Repeating a call is safe.
-    ///
-    /// # Errors
-    /// [`ChainError::Reverted`] when `payer` is neither, else as of [`Client::anchor`].
-    pub fn revoke(&self, worker: Address, key: Address, payer: Payer) -> Result<Revocation, ChainError> {
-        let missing = || malformed("eth_call", "no revocation after a transaction that made it");
-        if self.revocation(worker, key)?.is_none() {
-            self.send(self.admit(payer)?, IRunLedger::revokeCall { worker, key }.abi_encode())?;
-        }
-        self.revocation(worker, key)?.ok_or_else(missing)
     }
 
     /// Since when a key signs for a worker no more; none if it was not revoked.
@@ -208,21 +213,39 @@ impl Client {
         call::<U64>(&*self.node, "eth_blockNumber", json!([])).map(|number| number.to())
     }
 
-    fn earlier_anchor(
-        &self,
-        log: B256,
-        head: &SignedHead,
-        last: HeadOnChain,
-    ) -> Result<AnchorRecord, ChainError> {
-        if last.size > head.size {
-            return Err(ChainError::Behind { expected: head.size, actual: last.size });
+    /// Hash of the first block: what tells development chains with one id apart.
+    pub(super) fn genesis(&self) -> Result<B256, ChainError> {
+        let missing = || malformed("eth_getBlockByNumber", "a chain without a first block");
+        self.block_hash(0)?.ok_or_else(missing)
+    }
+
+    pub(super) fn code_at(&self, address: Address) -> Result<Bytes, ChainError> {
+        call(&*self.node, "eth_getCode", json!([address, "latest"]))
+    }
+
+    pub(super) fn node(&self) -> &dyn Node {
+        &*self.node
+    }
+
+    /// Transactions of an account in the chain's blocks; the next one has this nonce.
+    pub(super) fn nonce(&self, account: Address) -> Result<u64, ChainError> {
+        call::<U64>(&*self.node, "eth_getTransactionCount", json!([account, "latest"]))
+            .map(|nonce| nonce.to())
+    }
+
+    /// The hash of the block with this number; none when the chain is shorter.
+    pub(super) fn block_hash(&self, number: u64) -> Result<Option<B256>, ChainError> {
+        let block: Option<Block> =
+            call(&*self.node, "eth_getBlockByNumber", json!([U64::from(number), false]))?;
+        Ok(block.and_then(|block| block.hash))
+    }
+
+    /// Refuses to go on when the node speaks for another chain than at first.
+    pub(super) fn check_chain(&self) -> Result<(), ChainError> {
+        match chain_id(&*self.node)? {
+            actual if actual == self.chain_id() => Ok(()),
+            actual => Err(ChainError::WrongChain { expected: self.chain_id(), actual }),
         }
-        let expected = stored_value(head);
-        let actual = self.view(&IRunLedger::anchorAtCall { log, index: last.count - 1 })?;
-        if actual != expected {
-            return Err(ChainError::OtherHistory { size: head.size, expected, actual });
-        }
-        self.event_of(log, head)
     }
 
     /// What this chain itself says about an anchor record; `None` when it holds no such anchor.
@@ -233,32 +256,69 @@ impl Client {
         let AnchorRecord { run, worker, lane, index, size, root, head_digest: digest, .. } = *claimed;
         let head = SignedHead { run, worker, lane, size, root, digest };
         let log = log_id(run, worker, lane);
-        if (claimed.chain_id, claimed.contract) != (self.chain_id, self.contract)
+        if (claimed.chain_id, claimed.contract) != (self.chain_id(), self.contract)
             || self.view(&IRunLedger::anchorAtCall { log, index })? != stored_value(&head)
         {
             return Ok(None);
         }
-        self.event_of(log, &head).map(Some)
+        self.event_of(&head, Some(claimed.block_number)).map(Some)
+    }
+
+    /// The record of an anchor that the contract holds, with its proof where the node gives it.
+    pub(super) fn anchored(&self, head: &SignedHead, near: Option<u64>) -> Result<AnchorRecord, ChainError> {
+        self.event_of(head, near).map(|record| self.with_proof(record))
     }
 
     /// The record of an anchor that the contract holds, from the event of its time.
-    fn event_of(&self, log: B256, head: &SignedHead) -> Result<AnchorRecord, ChainError> {
-        let topics = json!([IRunLedger::Anchored::SIGNATURE_HASH, log]);
-        let filter =
-            json!([{"address": self.contract, "topics": topics, "fromBlock": "0x0", "toBlock": "latest"}]);
-        let events: Vec<Event> = call(&*self.node, "eth_getLogs", filter)?;
+    fn event_of(&self, head: &SignedHead, near: Option<u64>) -> Result<AnchorRecord, ChainError> {
         let missing =
             || malformed("eth_getLogs", "the event of an anchor that the contract holds is missing");
-        events.iter().rev().find_map(|event| self.record(log, head, event)).ok_or_else(missing)?
+        self.find_event(head, near)?.ok_or_else(missing)
+    }
+
+    /// The record of a head, if it was ever anchored; `near` is a block that is asked first.
+    pub(super) fn find_event(
+        &self,
+        head: &SignedHead,
+        near: Option<u64>,
+    ) -> Result<Option<AnchorRecord>, ChainError> {
+        if let Some(block) = near
+            && let Some(found) = self.events_in(head, block, block, &mut 1)?
+        {
+            return Ok(Some(found));
+        }
+        self.events_in(head, 0, self.latest_block()?, &mut { MOST_SEARCHES })
+    }
+
+    /// Nodes refuse to look through many blocks at once, each with its own limit: then both halves
+    /// are asked, the newer one first.
+    fn events_in(
+        &self,
+        head: &SignedHead,
+        first: u64,
+        last: u64,
+        left: &mut u32,
+    ) -> Result<Option<AnchorRecord>, ChainError> {
+        let too_few =
+            || malformed("eth_getLogs", "it looks through too few blocks at once to find an old anchor");
+        *left = left.checked_sub(1).ok_or_else(too_few)?;
+        let topics = json!([IRunLedger::Anchored::SIGNATURE_HASH, log_id(head.run, head.worker, head.lane)]);
+        let filter = json!([{"address": self.contract, "topics": topics, "fromBlock": U64::from(first),
+            "toBlock": U64::from(last)}]);
+        let events: Vec<Event> = match call(&*self.node, "eth_getLogs", filter) {
+            Err(ChainError::Rpc { .. }) if first < last => {
+                let middle = first + (last - first) / 2;
+                let newer = self.events_in(head, middle + 1, last, left)?;
+                return if newer.is_some() { Ok(newer) } else { self.events_in(head, first, middle, left) };
+            }
+            found => found?,
+        };
+        events.iter().rev().find_map(|event| self.record(head, event)).transpose()
     }
 
     /// The record of `event`, if it is the anchoring of `head`.
-    fn record(
-        &self,
-        log: B256,
-        head: &SignedHead,
-        event: &Event,
-    ) -> Option<Result<AnchorRecord, ChainError>> {
+    fn record(&self, head: &SignedHead, event: &Event) -> Option<Result<AnchorRecord, ChainError>> {
+        let log = log_id(head.run, head.worker, head.lane);
         let found = IRunLedger::Anchored::decode_raw_log(event.topics.iter().copied(), &event.data).ok()?;
         let same = event.address == self.contract && found.log == log;
         if !same || (found.size, found.root, found.headDigest) != (head.size, head.root, head.digest) {
@@ -266,7 +326,7 @@ impl Client {
         }
         let block = call::<Block>(&*self.node, "eth_getBlockByHash", json!([event.block_hash, false]));
         Some(block.map(|block| AnchorRecord {
-            chain_id: self.chain_id,
+            chain_id: self.chain_id(),
             contract: self.contract,
             transaction_hash: event.transaction_hash,
             block_number: event.block_number.to(),
@@ -283,88 +343,22 @@ impl Client {
         }))
     }
 
-    fn admit<'s>(&self, payer: Payer<'s>) -> Result<&'s dyn Signer, ChainError> {
-        match payer {
-            Payer::Chosen(signer) => Ok(signer),
-            Payer::Device(signer) if self.chain_id == DEVELOPMENT_CHAIN => Ok(signer),
-            Payer::Device(signer) => {
-                Err(ChainError::DeviceKeyRefused { address: signer.address(), chain: self.chain_id })
-            }
-        }
-    }
-
-    fn view<C: SolCall>(&self, arguments: &C) -> Result<C::Return, ChainError> {
+    pub(super) fn view<C: SolCall>(&self, arguments: &C) -> Result<C::Return, ChainError> {
         let request = json!([{"to": self.contract, "data": Bytes::from(arguments.abi_encode())}, "latest"]);
         let answer: Bytes = call(&*self.node, "eth_call", request).map_err(explain_revert)?;
         C::abi_decode_returns(&answer).map_err(|error| malformed("eth_call", &error.to_string()))
     }
 
-    /// Pays for a call of the contract and waits until it was mined.
-    fn send(&self, signer: &dyn Signer, data: Vec<u8>) -> Result<Mined, ChainError> {
-        let (node, data, from) = (&*self.node, Bytes::from(data), signer.address());
-        let actual = chain_id(node)?;
-        if actual != self.chain_id {
-            return Err(ChainError::WrongChain { expected: self.chain_id, actual });
-        }
-        let request = json!([{"from": from, "to": self.contract, "data": data}]);
-        let gas: U64 = call(node, "eth_estimateGas", request).map_err(explain_revert)?;
-        let gas_limit = gas.to::<u64>().saturating_mul(6) / 5;
-        let tip = call::<U128>(node, "eth_maxPriorityFeePerGas", json!([]))?.to::<u128>().max(LEAST_TIP);
-        let block: Block = call(node, "eth_getBlockByNumber", json!(["latest", false]))?;
-        let fee_cap = block.base_fee_per_gas.to::<u128>().saturating_mul(2).saturating_add(tip);
-        let cost = fee_cap.saturating_mul(gas_limit.into());
-        if gas_limit > MOST_GAS || cost > MOST_WEI {
-            return Err(ChainError::TooExpensive { gas: gas_limit, fee_cap, cost });
-        }
-        self.fund_on_development_chain(from, U256::from(fee_cap) * U256::from(gas_limit))?;
-        let nonce: U64 = call(node, "eth_getTransactionCount", json!([from, "latest"]))?;
-        let transaction = Transaction {
-            chain_id: self.chain_id,
-            nonce: nonce.to(),
-            tip,
-            fee_cap,
-            gas_limit,
-            to: self.contract,
-            data,
-        };
-        let raw = Bytes::from(transaction.sign(signer)?);
-        let hash: B256 = call(node, "eth_sendRawTransaction", json!([raw]))?;
-        self.wait(hash)
-    }
-
-    fn fund_on_development_chain(&self, account: Address, cost: U256) -> Result<(), ChainError> {
-        if self.chain_id != DEVELOPMENT_CHAIN {
-            return Ok(());
-        }
+    /// What an account can pay, wei. A development chain gives it to whom it lacks.
+    pub(super) fn balance(&self, account: Address, wanted: u128) -> Result<u128, ChainError> {
         let balance: U256 = call(&*self.node, "eth_getBalance", json!([account, "latest"]))?;
-        if balance < cost {
+        let balance = balance.saturating_to::<u128>();
+        if balance < wanted && self.network.is_development() {
             self.node.call("anvil_setBalance", json!([account, U256::from(ALLOWANCE)]))?;
+            return Ok(ALLOWANCE);
         }
-        Ok(())
+        Ok(balance)
     }
-
-    fn wait(&self, transaction: B256) -> Result<Mined, ChainError> {
-        let (start, mut pause) = (Instant::now(), FIRST_POLL);
-        loop {
-            let receipt: Option<Mined> =
-                call(&*self.node, "eth_getTransactionReceipt", json!([transaction]))?;
-            match receipt {
-                Some(receipt) if receipt.status == U64::from(1) => return Ok(receipt),
-                Some(_) => return Err(ChainError::Failed { transaction }),
-                None if start.elapsed() > MINING_TIMEOUT => {
-                    return Err(ChainError::NotMined { transaction, seconds: MINING_TIMEOUT.as_secs() });
-                }
-                None => std::thread::sleep(pause),
-            }
-            pause = (pause * 2).min(SLOWEST_POLL);
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Mined {
-    status: U64,
-    logs: Vec<Event>,
 }
 
 #[derive(Deserialize)]
@@ -380,17 +374,22 @@ struct Event {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Block {
+pub(super) struct Block {
     timestamp: U64,
+    hash: Option<B256>,
     #[serde(default)]
-    base_fee_per_gas: U128,
+    pub(super) base_fee_per_gas: U128,
 }
 
-fn chain_id(node: &dyn Node) -> Result<u64, ChainError> {
+pub(super) fn chain_id(node: &dyn Node) -> Result<u64, ChainError> {
     call::<U64>(node, "eth_chainId", json!([])).map(|id| id.to())
 }
 
-fn call<T: DeserializeOwned>(node: &dyn Node, method: &str, params: Value) -> Result<T, ChainError> {
+pub(super) fn call<T: DeserializeOwned>(
+    node: &dyn Node,
+    method: &str,
+    params: Value,
+) -> Result<T, ChainError> {
     let answer = node.call(method, params)?;
     serde_json::from_value(answer).map_err(|error| malformed(method, &error.to_string()))
 }

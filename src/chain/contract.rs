@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use alloy_primitives::{Bytes, U256};
 use alloy_sol_types::{SolInterface, SolValue};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ChainError, RpcError, SignedHead};
 use crate::primitives::{Address, Digest, keccak256};
@@ -41,7 +41,8 @@ pub fn artifact() -> &'static Artifact {
 }
 
 /// What makes a run known to the chain; its run id commits to all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Registration {
     /// Address that signs the genesis receipt.
     pub owner: Address,

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::journal::JournalError;
 use crate::ledger::LedgerError;
 use crate::primitives::{Address, Digest, Report};
 use crate::receipt::SignError;
@@ -17,11 +18,6 @@ pub struct RpcError {
     /// What it adds, the revert's bytes for instance.
     pub data: Option<Value>,
 }
-
-/// Most gas of one call of the run ledger; a first anchor takes under 80,000.
-pub(super) const MOST_GAS: u64 = 500_000;
-/// Most that one call may cost, wei.
-pub(super) const MOST_WEI: u128 = 10_000_000_000_000_000;
 
 /// Why a call to a chain failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +38,12 @@ pub enum ChainError {
     /// Nothing is sent to another chain than the one that was connected.
     #[error("connected to chain {expected}, the node now speaks for chain {actual}")]
     WrongChain { expected: u64, actual: u64 },
-    /// Only development chains tell where their run ledger lies.
-    #[error("name the run ledger's address on chain {chain}: chain.connect(url, contract=\"0x...\")")]
-    ContractNotNamed { chain: u64 },
-    /// The address holds no code, or code that is not this version's run ledger.
+    /// Nothing lies where the run ledger should.
+    #[error(
+        "{address} on chain {chain} holds no run ledger; type: counterfoil chain deploy --chain {chain}{terms}"
+    )]
+    NotDeployed { address: Address, chain: String, terms: String },
+    /// The address holds code that is not this version's run ledger.
     #[error(
         "{address} holds no run ledger of this version: its code hashes to {actual}, expected {expected}"
     )]
@@ -55,12 +53,9 @@ pub enum ChainError {
         "no key was chosen to pay on chain {chain}: {address} only signs receipts unless it is passed as key"
     )]
     DeviceKeyRefused { address: Address, chain: u64 },
-    /// The node asks for more than an anchor can cost.
-    #[error(
-        "the node asks for {gas} gas at up to {fee_cap} wei each, {cost} wei in all; at most {MOST_GAS} gas and \
-         {MOST_WEI} wei are paid for a call"
-    )]
-    TooExpensive { gas: u64, fee_cap: u128, cost: u128 },
+    /// Everybody has this key, so whatever it owns on a public chain can be taken.
+    #[error("everybody has the key of {address}; it pays on development chains only, not on chain {chain}")]
+    DevelopmentKeyRefused { address: Address, chain: u64 },
     /// The chain holds a larger head of this log, so this one can no longer be anchored.
     #[error(
         "the chain holds a head of {actual} receipts, this one has {expected}: continue the newer record"
@@ -71,12 +66,24 @@ pub enum ChainError {
         "the chain holds another head of {size} receipts: {actual}, expected {expected}; there are two histories"
     )]
     OtherHistory { size: u64, expected: Digest, actual: Digest },
-    /// The transaction was mined and failed.
-    #[error("transaction {transaction} failed in its block")]
-    Failed { transaction: Digest },
-    /// No receipt came in time; the transaction may still be mined.
-    #[error("transaction {transaction} was not mined within {seconds} s; anchoring again is safe")]
-    NotMined { transaction: Digest, seconds: u64 },
+    /// A submission waits in the outbox.
+    #[error("nothing is lost, it waits in the outbox: {reason}")]
+    Unfinished { reason: String },
+    /// A submission can never be done.
+    #[error("{reason}")]
+    GivenUp { reason: String },
+    /// Neither a network with a node nor a node's address.
+    #[error("{name:?} is no network: use one of {known}, or a node's http:// or https:// address")]
+    NoSuchNetwork { name: String, known: String },
+    /// The user's table of networks cannot be read.
+    #[error("{path}: {detail}")]
+    Networks { path: String, detail: String },
+    /// The journal of an outbox says what no outbox writes.
+    #[error("{path} is no journal of an outbox: {detail}")]
+    Outbox { path: String, detail: String },
+    /// The outbox could not be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The lane has no signed tree head yet.
     #[error("{worker} lane {lane} has no tree head yet: close the run, or ask it for its tree_head()")]
     NoHead { worker: Address, lane: u32 },
@@ -94,9 +101,15 @@ pub enum ChainError {
 impl Report for ChainError {
     fn code(&self) -> &'static str {
         match self {
-            ChainError::DeviceKeyRefused { .. } | ChainError::Sign(_) => "key",
+            ChainError::DeviceKeyRefused { .. }
+            | ChainError::DevelopmentKeyRefused { .. }
+            | ChainError::Sign(_) => "key",
+            ChainError::Unfinished { .. } => "unfinished",
+            ChainError::Networks { .. } | ChainError::NoSuchNetwork { .. } => "invalid-input",
             ChainError::NoHead { .. } | ChainError::NoGenesis { .. } => "not-found",
             ChainError::Ledger(error) => error.code(),
+            ChainError::Journal(error) => error.code(),
+            ChainError::Outbox { .. } => "journal-corrupt",
             _ => "chain",
         }
     }
@@ -130,13 +143,14 @@ impl Report for ChainError {
             ChainError::Transport { method, .. }
             | ChainError::Malformed { method, .. }
             | ChainError::Rpc { method, .. } => Some(method.clone()),
-            ChainError::NotRunLedger { address, .. } => Some(address.to_string()),
+            ChainError::NotRunLedger { address, .. } | ChainError::NotDeployed { address, .. } => {
+                Some(address.to_string())
+            }
             ChainError::NoHead { worker, lane } => Some(format!("{worker} lane {lane}")),
             ChainError::NoGenesis { folder } => Some(folder.clone()),
             ChainError::Ledger(error) => error.place(),
-            ChainError::Failed { transaction } | ChainError::NotMined { transaction, .. } => {
-                Some(transaction.to_string())
-            }
+            ChainError::Journal(error) => error.place(),
+            ChainError::Outbox { path, .. } | ChainError::Networks { path, .. } => Some(path.clone()),
             _ => None,
         }
     }

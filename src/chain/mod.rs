@@ -10,16 +10,23 @@ mod contract;
 mod error;
 mod event_proof;
 mod http;
+mod network;
+pub mod outbox;
 mod run;
+mod submit;
+mod task;
 mod transaction;
 
 use serde_json::Value;
 
-pub use client::{Client, HeadOnChain, Payer, SignedHead};
+pub use client::{Client, HeadOnChain, SignedHead};
 pub use contract::{Artifact, Registration, artifact};
 pub use error::{ChainError, RpcError};
 pub use http::HttpNode;
+pub use network::{Network, Networks};
 pub use run::anchor_lane;
+pub use submit::{Payer, Submitter, deploy, why};
+pub use task::Task;
 
 pub use crate::verify::DEVELOPMENT_CHAIN;
 

@@ -1,6 +1,6 @@
 //! From a run folder to an anchor, and back into the folder.
 
-use super::{ChainError, Client, Payer, Registration, SignedHead};
+use super::{ChainError, Registration, SignedHead, Submitter};
 use crate::evidence::AnchorRecord;
 use crate::journal::{JournalError, write_durably};
 use crate::keys::KeyFolder;
@@ -13,20 +13,19 @@ use crate::receipt::log_id;
 ///
 /// # Errors
 /// [`ChainError::NoHead`], [`ChainError::NoGenesis`], [`ChainError::Ledger`] when the folder cannot
-/// be read or written, and those of [`Client::anchor`].
+/// be read or written, and those of [`Submitter::anchor`].
 pub fn anchor_lane(
-    client: &Client,
+    submitter: &Submitter,
     folder: &RunFolder,
     worker: Option<Address>,
     lane: u32,
-    payer: Payer,
 ) -> Result<AnchorRecord, ChainError> {
     let run = registration(folder)?;
     let worker = worker.unwrap_or(run.owner);
     let log = folder.log(worker, lane)?;
     folder.release(&log, &KeyFolder::of_user().map_err(LedgerError::from)?)?;
     let head = log.heads().next_back().cloned().ok_or(ChainError::NoHead { worker, lane })?;
-    let record = client.anchor(&SignedHead::from(&head), &run, payer)?;
+    let record = submitter.anchor(&SignedHead::from(&head), &run, Some(folder))?;
     store(folder, &record)?;
     Ok(record)
 }
@@ -46,9 +45,10 @@ fn registration(folder: &RunFolder) -> Result<Registration, ChainError> {
     })
 }
 
-/// Writes the record under the next free number. Lanes may be anchored at the same time, so the
-/// name is taken by a link, which never replaces a file.
-fn store(folder: &RunFolder, record: &AnchorRecord) -> Result<(), LedgerError> {
+/// Writes the record under the next free number, or over that of the same transaction in a block that
+/// is no longer on the chain. Lanes may be anchored at the same time, so a free name is taken by a
+/// link, which never replaces a file.
+pub(super) fn store(folder: &RunFolder, record: &AnchorRecord) -> Result<(), LedgerError> {
     let known = folder.anchors()?;
     if known.iter().any(|(_, known)| known == record) {
         return Ok(());
@@ -61,6 +61,10 @@ fn store(folder: &RunFolder, record: &AnchorRecord) -> Result<(), LedgerError> {
     let log = log_id(record.run, record.worker, record.lane);
     let partial = anchors.join(format!("{log:x}.{}.partial", std::process::id()));
     write_durably(&partial, &[&text])?;
+    let is_same = |known: &AnchorRecord| known.transaction_hash == record.transaction_hash;
+    if let Some((name, _)) = known.iter().find(|(_, known)| is_same(known)) {
+        return Ok(std::fs::rename(&partial, anchors.join(name)).map_err(failed)?);
+    }
     let mut number = known.len();
     while let Err(error) = std::fs::hard_link(&partial, anchors.join(format!("{number}.json"))) {
         if error.kind() != std::io::ErrorKind::AlreadyExists {

@@ -2,6 +2,7 @@
 
 use alloy_primitives::{Bytes, TxKind, U256};
 use alloy_rlp::Encodable;
+use serde::{Deserialize, Serialize};
 
 use super::ChainError;
 use crate::primitives::{Address, Digest, keccak256};
@@ -9,22 +10,29 @@ use crate::receipt::Signer;
 
 const TYPE: u8 = 2;
 
-/// A call that is paid for.
-#[derive(Clone, Debug)]
+/// A call, or a contract's creation, that is paid for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Transaction {
     pub(super) chain_id: u64,
     pub(super) nonce: u64,
     pub(super) tip: u128,
     pub(super) fee_cap: u128,
     pub(super) gas_limit: u64,
-    pub(super) to: Address,
+    /// None creates a contract.
+    pub(super) to: Option<Address>,
     pub(super) data: Bytes,
 }
 
 impl Transaction {
+    /// The most that it can cost, wei.
+    pub(super) fn most(&self) -> u128 {
+        self.fee_cap.saturating_mul(self.gas_limit.into())
+    }
+
     /// The raw bytes that `eth_sendRawTransaction` takes.
     pub(super) fn sign(&self, signer: &dyn Signer) -> Result<Vec<u8>, ChainError> {
-        let (to, no_access_list) = (TxKind::Call(self.to), Vec::<U256>::new());
+        let (to, no_access_list) = (self.to.map_or(TxKind::Create, TxKind::Call), Vec::<U256>::new());
         let mut fields: Vec<&dyn Encodable> =
             vec![&self.chain_id, &self.nonce, &self.tip, &self.fee_cap, &self.gas_limit, &to];
         fields.extend([&U256::ZERO as &dyn Encodable, &self.data, &no_access_list]);

@@ -31,13 +31,16 @@ pub(crate) struct Genesis {
     time: u64,
     pub(crate) contract: Address,
     code: Bytes,
+    /// Makes this chain's first block unlike that of any other; older chains have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    salt: Option<Bytes>,
 }
 
 impl Genesis {
-    pub(crate) fn now(time: u64) -> Self {
+    pub(crate) fn new(time: u64, salt: Bytes) -> Self {
         let contract = FACTORY.create2_from_code(B256::ZERO, &artifact().bytecode);
         let code = artifact().deployed_bytecode.clone();
-        Self { chain_id: DEVELOPMENT_CHAIN, spec: SPEC.into(), time, contract, code }
+        Self { chain_id: DEVELOPMENT_CHAIN, spec: SPEC.into(), time, contract, code, salt: Some(salt) }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -14,6 +14,7 @@ mod rpc;
 mod transaction;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -93,7 +94,7 @@ impl DevChain {
         let mut chain = match frames.next() {
             Some((_, payload)) => Chain::new(Genesis::decode(payload).map_err(|reason| replay(0, reason))?),
             None => {
-                let genesis = Genesis::now(unix_time());
+                let genesis = begin();
                 journal.append(&genesis.encode())?;
                 journal.flush()?;
                 Chain::new(genesis)
@@ -109,7 +110,7 @@ impl DevChain {
 
     /// A chain that is gone when it is dropped.
     pub fn in_memory() -> Self {
-        let chain = Chain::new(Genesis::now(unix_time()));
+        let chain = Chain::new(begin());
         Self { chain: Mutex::new(chain), journal: None, dropped_bytes: 0 }
     }
 
@@ -165,6 +166,15 @@ impl Node for DevChain {
     fn call(&self, method: &str, params: Value) -> Result<Value, ChainError> {
         rpc::dispatch(self, method, params).map_err(|error| ChainError::Rpc { method: method.into(), error })
     }
+}
+
+/// A genesis that no other chain has.
+fn begin() -> Genesis {
+    static CHAINS: AtomicU64 = AtomicU64::new(0);
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
+    let number = CHAINS.fetch_add(1, Ordering::Relaxed);
+    let salt = [&nanoseconds.to_be_bytes()[..], &std::process::id().to_be_bytes(), &number.to_be_bytes()];
+    Genesis::new(unix_time(), salt.concat().into())
 }
 
 fn unix_time() -> u64 {

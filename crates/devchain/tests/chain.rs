@@ -6,16 +6,21 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use common::*;
-use counterfoil::chain::{ChainError, Client, Node, Payer, SignedHead};
+use counterfoil::chain::{ChainError, Node, Payer, SignedHead};
 use counterfoil::primitives::Report;
 use counterfoil::receipt::{LocalSigner, Signer};
 use counterfoil_devchain::DevChain;
 use serde_json::{Value, json};
 
-fn anchor(chain: &Arc<DevChain>, worker: &LocalSigner, size: u64) -> counterfoil::evidence::AnchorRecord {
+fn anchored(
+    chain: &Arc<DevChain>,
+    worker: &Arc<LocalSigner>,
+    size: u64,
+) -> counterfoil::evidence::AnchorRecord {
     let run = registration(worker.address());
     let head: SignedHead = head(run.run(), worker.address(), size);
-    Client::connect(chain.clone(), None).unwrap().anchor(&head, &run, Payer::Device(worker)).unwrap()
+    let client = connect(chain.clone(), None).unwrap();
+    anchor(&client, &head, &run, Payer::Device(worker.clone())).unwrap()
 }
 
 fn snapshot(chain: &DevChain, account: Address) -> (B256, Value, Value) {
@@ -33,11 +38,11 @@ fn rejection(answer: Result<Value, ChainError>) -> (i64, String) {
 #[test]
 fn replay_gives_the_same_chain() {
     let folder = tempfile::tempdir().unwrap();
-    let worker = signer(9);
+    let worker = Arc::new(signer(9));
     let chain = Arc::new(DevChain::open(folder.path()).unwrap());
     let contract = chain.contract();
-    let record = anchor(&chain, &worker, 3);
-    anchor(&chain, &worker, 4);
+    let record = anchored(&chain, &worker, 3);
+    anchored(&chain, &worker, 4);
     let before = snapshot(&chain, worker.address());
     let second = DevChain::open(folder.path()).err().expect("one process runs a chain");
     assert_eq!(second.code(), "locked");
@@ -46,7 +51,7 @@ fn replay_gives_the_same_chain() {
     let chain = Arc::new(DevChain::open(folder.path()).unwrap());
     assert_eq!(snapshot(&chain, worker.address()), before);
     assert_eq!((chain.contract(), chain.dropped_bytes()), (contract, 0));
-    assert_eq!(anchor(&chain, &worker, 5).index, 2);
+    assert_eq!(anchored(&chain, &worker, 5).index, 2);
     let receipt = chain.call("eth_getTransactionReceipt", json!([record.transaction_hash])).unwrap();
     assert_eq!(receipt["blockHash"], json!(record.block_hash));
 }
@@ -54,19 +59,19 @@ fn replay_gives_the_same_chain() {
 #[test]
 fn a_torn_tail_costs_the_unfinished_block_only() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, worker) = (folder.path().join("journal"), signer(9));
+    let (journal, worker) = (folder.path().join("journal"), Arc::new(signer(9)));
     let chain = Arc::new(DevChain::open(folder.path()).unwrap());
-    anchor(&chain, &worker, 3);
+    anchored(&chain, &worker, 3);
     let before = snapshot(&chain, worker.address());
     let whole = std::fs::metadata(&journal).unwrap().len();
-    anchor(&chain, &worker, 4);
+    anchored(&chain, &worker, 4);
     drop(chain);
     let file = std::fs::OpenOptions::new().write(true).open(&journal).unwrap();
     file.set_len(whole + 20).unwrap();
     let chain = Arc::new(DevChain::open(folder.path()).unwrap());
     assert_eq!(chain.dropped_bytes(), 20);
     assert_eq!(snapshot(&chain, worker.address()), before);
-    assert_eq!(anchor(&chain, &worker, 4).index, 1);
+    assert_eq!(anchored(&chain, &worker, 4).index, 1);
 }
 
 #[test]

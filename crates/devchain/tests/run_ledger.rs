@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U64, address, keccak256};
 use common::*;
-use counterfoil::chain::{ChainError, Client, Node, Payer, SignedHead, artifact};
+use counterfoil::chain::{ChainError, Node, Payer, RpcError, SignedHead, artifact};
 use counterfoil::evidence::AnchorRecord;
 use counterfoil::receipt::Signer;
 use counterfoil_devchain::DevChain;
@@ -238,27 +238,30 @@ fn a_deep_proof_stays_cheap() {
 #[test]
 fn the_client_registers_anchors_and_repeats_without_harm() {
     let chain = Arc::new(DevChain::in_memory());
-    let worker = signer(9);
+    let worker = Arc::new(signer(9));
     let run = registration(worker.address());
-    let client = Client::connect(chain.clone(), None).unwrap();
+    let client = connect(chain.clone(), None).unwrap();
     let first = head(run.run(), worker.address(), 3);
     assert_eq!(client.head(first.run, first.worker, 0).unwrap(), None);
-    let record = client.anchor(&first, &run, Payer::Device(&worker)).unwrap();
+    let record = anchor(&client, &first, &run, Payer::Device(worker.clone())).unwrap();
     assert_eq!((record.index, record.size, record.block_number, record.chain_id), (0, 3, 2, 31337));
     let blocks = chain.call("eth_blockNumber", json!([])).unwrap();
-    assert_eq!(client.anchor(&first, &run, Payer::Device(&worker)).unwrap(), record);
+    assert_eq!(anchor(&client, &first, &run, Payer::Device(worker.clone())).unwrap(), record);
     assert_eq!(chain.call("eth_blockNumber", json!([])).unwrap(), blocks, "a repetition sends nothing");
 
-    let second = client.anchor(&head(first.run, first.worker, 8), &run, Payer::Chosen(&worker)).unwrap();
+    let second =
+        anchor(&client, &head(first.run, first.worker, 8), &run, Payer::Chosen(worker.clone())).unwrap();
     assert_eq!((second.index, second.block_number), (1, 3));
-    let behind = client.anchor(&first, &run, Payer::Device(&worker));
-    assert!(matches!(behind, Err(ChainError::Behind { expected: 3, actual: 8 })), "{behind:?}");
+    assert_eq!(anchor(&client, &first, &run, Payer::Device(worker.clone())).unwrap(), record);
+    let behind = anchor(&client, &head(first.run, first.worker, 4), &run, Payer::Device(worker.clone()));
+    assert!(matches!(behind, Err(ChainError::Behind { expected: 4, actual: 8 })), "{behind:?}");
     let fork = SignedHead { root: B256::ZERO, ..head(first.run, first.worker, 8) };
-    let fork = client.anchor(&fork, &run, Payer::Device(&worker));
+    let fork = anchor(&client, &fork, &run, Payer::Device(worker.clone()));
     assert!(matches!(fork, Err(ChainError::OtherHistory { size: 8, .. })), "{fork:?}");
-    let foreign = client.anchor(&head(first.run, first.worker, 9), &run, Payer::Chosen(&signer(4)));
+    let foreign =
+        anchor(&client, &head(first.run, first.worker, 9), &run, Payer::Chosen(Arc::new(signer(4))));
     assert!(
-        matches!(&foreign, Err(ChainError::Reverted { reason }) if reason.starts_with("NotAllowed")),
+        matches!(&foreign, Err(ChainError::GivenUp { reason }) if reason.contains("NotAllowed")),
         "{foreign:?}"
     );
 
@@ -289,6 +292,39 @@ fn the_client_registers_anchors_and_repeats_without_harm() {
     assert_eq!(serde_json::from_value::<AnchorRecord>(json).unwrap(), record);
 }
 
+/// A node that looks through two blocks at once, as public ones limit it.
+struct Narrow(DevChain);
+
+impl Node for Narrow {
+    fn call(&self, method: &str, params: serde_json::Value) -> Result<serde_json::Value, ChainError> {
+        let block = |name: &str| serde_json::from_value::<U64>(params[0][name].clone()).unwrap();
+        if method == "eth_getLogs" && block("toBlock") - block("fromBlock") > U64::from(1) {
+            let error = RpcError { code: -32000, message: "too many blocks".into(), data: None };
+            return Err(ChainError::Rpc { method: method.into(), error });
+        }
+        self.0.call(method, params)
+    }
+}
+
+/// Public nodes refuse a search from the first block to the last, and an old anchor would be lost.
+#[test]
+fn an_old_anchor_is_found_through_nodes_that_look_through_few_blocks() {
+    let chain = Arc::new(Narrow(DevChain::in_memory()));
+    let worker = Arc::new(signer(9));
+    let run = registration(worker.address());
+    let client = connect(chain.clone(), None).unwrap();
+    let payer = Payer::Device(worker.clone());
+    let records: Vec<_> = (1..=9)
+        .map(|size| anchor(&client, &head(run.run(), worker.address(), size), &run, payer.clone()).unwrap())
+        .collect();
+    for record in &records {
+        let found = anchor(&client, &head(run.run(), worker.address(), record.size), &run, payer.clone());
+        assert_eq!(&found.unwrap(), record);
+    }
+    let nowhere = client.confirm(&AnchorRecord { block_number: 1, proof: None, ..records[4].clone() });
+    assert_eq!(nowhere.unwrap().map(|found| found.block_number), Some(records[4].block_number));
+}
+
 /// Another chain's node: the dev chain with the chain id of a real one.
 struct Elsewhere(DevChain);
 
@@ -301,15 +337,15 @@ impl Node for Elsewhere {
 #[test]
 fn the_device_key_spends_nothing_on_other_chains() {
     let chain = Arc::new(Elsewhere(DevChain::in_memory()));
-    let worker = signer(9);
+    let worker = Arc::new(signer(9));
     let run = registration(worker.address());
-    assert!(matches!(Client::connect(chain.clone(), None), Err(ChainError::ContractNotNamed { chain: 1 })));
-    assert!(matches!(
-        Client::connect(chain.clone(), Some(Address::ZERO)),
-        Err(ChainError::NotRunLedger { .. })
-    ));
-    let client = Client::connect(chain.clone(), Some(chain.0.contract())).unwrap();
-    let refused = client.anchor(&head(run.run(), worker.address(), 3), &run, Payer::Device(&worker));
+    let nothing = connect(chain.clone(), Some(Address::ZERO));
+    assert!(matches!(nothing, Err(ChainError::NotDeployed { .. })));
+    let code = creation_code(include_str!("../../../contracts/artifacts/Openings.json"));
+    let other = deploy(&chain.0, &funded(&chain.0, 1), &code);
+    assert!(matches!(connect(chain.clone(), Some(other)), Err(ChainError::NotRunLedger { .. })));
+    let client = connect(chain.clone(), Some(chain.0.contract())).unwrap();
+    let refused = anchor(&client, &head(run.run(), worker.address(), 3), &run, Payer::Device(worker.clone()));
     assert!(matches!(refused, Err(ChainError::DeviceKeyRefused { chain: 1, .. })), "{refused:?}");
 }
 

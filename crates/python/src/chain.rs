@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use counterfoil::chain::{ChainError, Client, DEVELOPMENT_CHAIN, HttpNode, Node, Payer, anchor_lane};
-use counterfoil::ledger::RunFolder;
+use counterfoil::chain::outbox::Outbox;
+use counterfoil::chain::{
+    ChainError, Client, DEVELOPMENT_CHAIN, Networks, Node, Payer, Submitter, anchor_lane, deploy, why,
+};
+use counterfoil::keys::KeyFolder;
+use counterfoil::ledger::{LedgerError, RunFolder};
 use counterfoil::primitives::Address;
 use counterfoil_devchain::DevChain;
 use pyo3::prelude::*;
@@ -32,18 +37,43 @@ impl Chain {
     fn dev(py: Python<'_>, folder: PathBuf) -> PyResult<Chain> {
         let chain = Arc::new(enter(py, || DevChain::open(&folder))?);
         let node: Arc<dyn Node> = chain.clone();
-        let client = enter(py, || Client::connect(Arc::clone(&node), None))?;
+        let client = enter(py, || Client::connect(Arc::clone(&node), &networks()?, None))?;
         Ok(Chain { node, client, development: Some(chain) })
     }
 
     #[staticmethod]
-    #[pyo3(signature = (url, contract = None))]
-    fn connect(py: Python<'_>, url: &str, contract: Option<&str>) -> PyResult<Chain> {
+    #[pyo3(signature = (network, contract = None))]
+    fn connect(py: Python<'_>, network: String, contract: Option<&str>) -> PyResult<Chain> {
         let contract = contract.map(|text| address(py, text)).transpose()?;
-        let node: Arc<dyn Node> = Arc::new(HttpNode::new(url));
-        let asked = Arc::clone(&node);
-        let client = wait(py, move || Client::connect(asked, contract))?;
-        Ok(Chain { node, client, development: None })
+        wait(py, move |_| {
+            let mut networks = networks()?;
+            let node = networks.node(&network)?;
+            let client = Client::connect(Arc::clone(&node), &networks, contract)?;
+            Ok(Chain { node, client, development: None })
+        })
+    }
+
+    /// As `connect`, where there may be no run ledger yet.
+    #[staticmethod]
+    fn reach(py: Python<'_>, network: String) -> PyResult<Chain> {
+        wait(py, move |_| {
+            let mut networks = networks()?;
+            let node = networks.node(&network)?;
+            let client = Client::reach(Arc::clone(&node), &networks, None)?;
+            Ok(Chain { node, client, development: None })
+        })
+    }
+
+    /// Brings the run ledger to a network.
+    #[staticmethod]
+    fn deploy(py: Python<'_>, network: String, key: &Key, chosen: bool) -> PyResult<Chain> {
+        let payer = payer(key, chosen);
+        wait(py, move |stop| {
+            let mut networks = networks()?;
+            let node = networks.node(&network)?;
+            let client = deploy(Arc::clone(&node), &mut networks, payer, &outboxes()?, stop)?;
+            Ok(Chain { node, client, development: None })
+        })
     }
 
     #[getter]
@@ -66,7 +96,7 @@ impl Chain {
     fn rpc(&self, py: Python<'_>, method: String, params: &str) -> PyResult<String> {
         let params = json(py, params)?;
         let node = Arc::clone(&self.node);
-        wait(py, move || node.call(&method, params)).map(|result| result.to_string())
+        wait(py, move |_| node.call(&method, params)).map(|result| result.to_string())
     }
 
     /// Answers a JSON-RPC request as the development chain does.
@@ -83,7 +113,7 @@ impl Chain {
         let run =
             run.parse().map_err(|_| error(py, "invalid-input", "this is no run id", [None, None, None]))?;
         let (worker, client) = (address(py, worker)?, self.client.clone());
-        let head = wait(py, move || client.head(run, worker, lane))?;
+        let head = wait(py, move |_| client.head(run, worker, lane))?;
         Ok(head.map(|head| (head.count, head.size)))
     }
 
@@ -97,24 +127,22 @@ impl Chain {
         chosen: bool,
     ) -> PyResult<(u64, u64)> {
         let (worker, key) = (address(py, worker)?, address(py, key)?);
-        let (client, signer) = (self.client.clone(), Arc::clone(&payer.0));
-        let found = wait(py, move || {
-            let payer = if chosen { Payer::Chosen(&*signer) } else { Payer::Device(&*signer) };
-            client.revoke(worker, key, payer)
-        })?;
+        let (client, payer) = (self.client.clone(), self::payer(payer, chosen));
+        let found =
+            wait(py, move |stop| Submitter::new(client, payer, &outboxes()?, stop)?.revoke(worker, key))?;
         Ok((found.block, found.time))
     }
 
     /// The block and its time at which a key was revoked; none if it was not.
     fn revocation(&self, py: Python<'_>, worker: &str, key: &str) -> PyResult<Option<(u64, u64)>> {
         let (worker, key, client) = (address(py, worker)?, address(py, key)?, self.client.clone());
-        Ok(wait(py, move || client.revocation(worker, key))?.map(|found| (found.block, found.time)))
+        Ok(wait(py, move |_| client.revocation(worker, key))?.map(|found| (found.block, found.time)))
     }
 
     #[getter]
     fn latest_block(&self, py: Python<'_>) -> PyResult<u64> {
         let client = self.client.clone();
-        wait(py, move || client.latest_block())
+        wait(py, move |_| client.latest_block())
     }
 
     /// Anchors a lane of the run in a folder; returns the record's JSON.
@@ -128,12 +156,25 @@ impl Chain {
         chosen: bool,
     ) -> PyResult<String> {
         let worker = worker.map(|text| address(py, text)).transpose()?;
-        let (client, signer) = (self.client.clone(), Arc::clone(&key.0));
-        let record = wait(py, move || {
-            let payer = if chosen { Payer::Chosen(&*signer) } else { Payer::Device(&*signer) };
-            anchor_lane(&client, &RunFolder::open(&folder)?, worker, lane, payer)
+        let (client, payer) = (self.client.clone(), payer(key, chosen));
+        let record = wait(py, move |stop| {
+            let outboxes = outboxes()?;
+            let submitter = Submitter::new(client, payer, &outboxes, stop)?;
+            anchor_lane(&submitter, &RunFolder::open(&folder)?, worker, lane)
         })?;
         Ok(serde_json::to_string(&record).expect("an anchor record is plain data"))
+    }
+
+    /// Brings what waits in the outbox of a key to its end; says how each submission ended.
+    fn resume(&self, py: Python<'_>, key: &Key, chosen: bool) -> PyResult<Vec<String>> {
+        let (client, payer) = (self.client.clone(), payer(key, chosen));
+        wait(py, move |stop| Submitter::new(client, payer, &outboxes()?, stop)?.resume())
+    }
+
+    /// Why each submission to this chain waits that does.
+    fn why(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let client = self.client.clone();
+        wait(py, move |_| why(&client, &outboxes()?))
     }
 
     /// What this chain says about an anchor record: its own block time, or none when it has no such anchor.
@@ -142,18 +183,46 @@ impl Chain {
             error(py, "invalid-input", &format!("this is no anchor record: {refused}"), [None, None, None])
         })?;
         let client = self.client.clone();
-        Ok(wait(py, move || client.confirm(&record))?.map(|record| record.block_time))
+        Ok(wait(py, move |_| client.confirm(&record))?.map(|record| record.block_time))
     }
 }
 
-/// Runs `work` on a thread of its own, so that Ctrl-C reaches a user who waits for a node. What was
-/// begun ends by itself; every call of a chain can be repeated.
+/// Every submission: the name of its outbox, its task, and where it stands.
+#[pyfunction]
+fn submissions(py: Python<'_>) -> PyResult<Vec<(String, String, String)>> {
+    let known = enter(py, || Outbox::all(&outboxes()?))?;
+    let all = known.iter().flat_map(|(name, submissions)| submissions.iter().map(move |each| (name, each)));
+    Ok(all.map(|(name, each)| (name.clone(), each.task.to_string(), each.state())).collect())
+}
+
+fn payer(key: &Key, chosen: bool) -> Payer {
+    let signer = Arc::clone(&key.0);
+    if chosen { Payer::Chosen(signer) } else { Payer::Device(signer) }
+}
+
+fn home() -> Result<PathBuf, ChainError> {
+    let folder = KeyFolder::of_user().map_err(LedgerError::from)?;
+    Ok(folder.path().to_owned())
+}
+
+fn outboxes() -> Result<PathBuf, ChainError> {
+    Ok(home()?.join("outbox"))
+}
+
+fn networks() -> Result<Networks, ChainError> {
+    Networks::load(&home()?)
+}
+
+/// Runs `work` on a thread of its own, so that Ctrl-C reaches a user who waits for a node. `work` is
+/// told when nobody waits any more; every call of a chain can be repeated.
 fn wait<T: Send + 'static>(
     py: Python<'_>,
-    work: impl FnOnce() -> Result<T, ChainError> + Send + 'static,
+    work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ChainError> + Send + 'static,
 ) -> PyResult<T> {
     let (sender, mut receiver): (_, Receiver<Result<T, ChainError>>) = channel();
-    std::thread::spawn(move || sender.send(work()));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&is_over);
+    std::thread::spawn(move || sender.send(work(&|| stop.load(Ordering::Relaxed))));
     loop {
         let answer;
         (receiver, answer) = py.detach(move || {
@@ -162,7 +231,9 @@ fn wait<T: Send + 'static>(
         });
         match answer {
             Ok(done) => return done.map_err(|failed| raise(py, &failed)),
-            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Timeout) => {
+                py.check_signals().inspect_err(|_| is_over.store(true, Ordering::Relaxed))?;
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(error(
                     py,
@@ -189,5 +260,6 @@ fn json(py: Python<'_>, text: &str) -> PyResult<serde_json::Value> {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEVELOPMENT_CHAIN", DEVELOPMENT_CHAIN)?;
+    module.add_function(wrap_pyfunction!(submissions, module)?)?;
     module.add_class::<Chain>()
 }

@@ -20,6 +20,7 @@ from rich.console import Console
 
 import counterfoil
 from counterfoil.cli import checkpoint
+from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
 
@@ -32,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-chain_app = typer.Typer(help="A development chain on this machine.", no_args_is_help=True)
 app.add_typer(chain_app, name="chain")
 app.add_typer(key_app, name="key")
 app.add_typer(checkpoint.app, name="checkpoint")
@@ -50,12 +50,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Signer = Annotated[str | None, typer.Option(help="The owner you expect: 0x and 40 digits.")]
 Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have read and trust.")]
 Requirement = Annotated[Require, typer.Option(help="What the verdict is measured against.")]
-ChainUrl = Annotated[str | None, typer.Option("--chain", metavar="URL", help="An RPC you trust.")]
-Contract = Annotated[str | None, typer.Option(help="The RunLedger's address.")]
+TrustedChain = Annotated[
+    str | None,
+    typer.Option("--chain", "--rpc", metavar="NETWORK", help="A network's name or a node that you trust."),
+]
 TrustedBlock = Annotated[
     list[str] | None, typer.Option(help="Hash of a block that you know to be of a public chain.")
 ]
-ChainFolder = Annotated[Path | None, typer.Option(help="Where the development chain lies.")]
 
 
 @app.command()
@@ -74,7 +75,7 @@ def verify(
     signer: Signer = None,
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
-    chain: ChainUrl = None,
+    chain: TrustedChain = None,
     contract: Contract = None,
     trusted_block: TrustedBlock = None,
     json: Json = False,
@@ -95,7 +96,7 @@ def replay(
     signer: Signer = None,
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
-    chain: ChainUrl = None,
+    chain: TrustedChain = None,
     contract: Contract = None,
     trusted_block: TrustedBlock = None,
     json: Json = False,
@@ -203,19 +204,17 @@ def erase(
 @app.command()
 def anchor(
     run: RunFolder,
-    chain: ChainUrl = None,
+    chain: Network = None,
     contract: Contract = None,
-    key: Annotated[Path | None, typer.Option(help="File of the key that pays.")] = None,
+    key: Payer = None,
     folder: ChainFolder = None,
     json: Json = False,
 ) -> None:
     """Record the run's tree head on a chain; without --chain on the development chain here."""
     with _working(f"Anchoring {run}"):
-        if chain is None:
-            ledger = counterfoil.Chain.dev(folder)
-        else:
-            ledger = counterfoil.Chain.connect(chain, contract)
-        record = ledger.anchor(run, None if key is None else counterfoil.Key.load(key))
+        record = opened(chain, contract, folder).anchor(
+            run, None if key is None else counterfoil.Key.load(key)
+        )
     typer.echo(record.to_json() if json else str(record))
 
 
@@ -239,37 +238,6 @@ def doctor(
         for finding in findings:
             typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
     raise typer.Exit(0 if all(finding.ok for finding in findings) else ERROR)
-
-
-@chain_app.command()
-def serve(
-    folder: ChainFolder = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8545,
-) -> None:
-    """Serve the development chain's JSON-RPC on this machine until interrupted."""
-    import threading
-
-    with counterfoil.Chain.dev(folder).serve(port) as server:
-        typer.echo(f"{server.url} (interrupt to stop)")
-        threading.Event().wait()
-
-
-@chain_app.command()
-def revoke(
-    key: Annotated[str, typer.Argument(help="Address of the key that shall sign no more.")],
-    chain: ChainUrl = None,
-    contract: Contract = None,
-    payer: Annotated[
-        Path | None, typer.Option(help="File of the worker's key, or of the revoked one.")
-    ] = None,
-    worker: Annotated[str | None, typer.Option(help="For whom it signed; the payer by default.")] = None,
-    folder: ChainFolder = None,
-) -> None:
-    """Declare for ever that a key signs no more; what is anchored stays valid."""
-    ledger = counterfoil.Chain.dev(folder) if chain is None else counterfoil.Chain.connect(chain, contract)
-    signer = None if payer is None else counterfoil.Key.load(payer)
-    block, _ = ledger.revoke(key, signer, worker=worker)
-    typer.echo(f"{key} is revoked from block {block} of chain {ledger.chain_id} on")
 
 
 def main() -> None:

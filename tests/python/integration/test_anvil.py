@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from eth_account import Account
 from web3 import HTTPProvider, Web3
 
+from chains import ARTIFACT, anvil, needs_anvil
 from counterfoil.chain import Chain
 
-ROOT = Path(__file__).parents[3]
-ARTIFACT = json.loads((ROOT / "contracts/artifacts/RunLedger.json").read_text())
 WORKER, STRANGER = (Account.from_key(bytes([seed]) * 32) for seed in (7, 8))
-ANVIL = ROOT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
 FEES = {"gas": 3_000_000, "maxFeePerGas": 3 * 10**9, "maxPriorityFeePerGas": 10**9, "chainId": 31337}
-
-
-@contextmanager
-def anvil() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = ["--port", str(port), "--hardfork", "cancun", "--chain-id", "31337", "--silent"]
-    process = subprocess.Popen([ANVIL, *arguments, "--accounts", "0"])
-    try:
-        url = f"http://127.0.0.1:{port}"
-        web3 = Web3(HTTPProvider(url))
-        until = time.monotonic() + 20
-        while not web3.is_connected():
-            assert process.poll() is None, "anvil ended"
-            assert time.monotonic() < until, "anvil does not answer"
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def script(url: str) -> list[dict[str, Any]]:
@@ -120,7 +90,7 @@ def pair(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
-@pytest.mark.skipif(not ANVIL.exists(), reason="there is no anvil: run `npm ci` in contracts on x86-64 Linux")
+@needs_anvil
 def test_the_development_chain_and_anvil_leave_equal_receipts(home: Path, tmp_path: Path) -> None:
     """Gas, logs, return or revert data that only one of two EVMs produces."""
     with Chain.dev(tmp_path / "chain").serve() as server, anvil() as url:

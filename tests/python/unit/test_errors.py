@@ -1,6 +1,7 @@
 """Each thing that goes wrong has its own error, which says where and what to do."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import counterfoil
 import samples
 from counterfoil import Record, Run, errors
+from oracle import ROOT
 
 
 def test_every_error_has_one_base_and_a_code() -> None:
@@ -24,6 +26,21 @@ def test_every_error_has_one_base_and_a_code() -> None:
         assert issubclass(each, errors.CounterfoilError)
     codes = [each.code for each in classes if each is not errors.CounterfoilError]
     assert len(set(codes)) == len(codes)
+
+
+def test_every_code_of_the_core_has_its_exception() -> None:
+    """A code without one reaches users as KeyError, with neither message nor advice."""
+    functions = [
+        body
+        for source in [*ROOT.glob("src/**/*.rs"), *ROOT.glob("crates/*/src/**/*.rs")]
+        for body in re.findall(
+            r"fn code\(&self\) -> &'static str \{(.*?)\n    \}", source.read_text(), re.DOTALL
+        )
+    ]
+    codes = {code for body in functions for code in re.findall(r'"([a-z-]+)"', body)}
+    assert {"chain", "unfinished", "journal-corrupt"} <= codes
+    for code in codes:
+        assert errors.from_code(code, "", None, None, None).code == code
 
 
 def test_unsupported_dtype_names_the_tensor() -> None:

@@ -2,10 +2,14 @@
 //! its definitions, so that neither shares code with what is tested.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::too_many_arguments)]
 
+use std::path::Path;
+use std::sync::Arc;
+
 use alloy_primitives::{Address, B256, Bytes, TxKind, U64, U256, keccak256};
 use alloy_rlp::Encodable;
 use alloy_sol_types::{SolCall, SolError};
-use counterfoil::chain::{ChainError, Node, Registration, SignedHead};
+use counterfoil::chain::{ChainError, Client, Networks, Node, Payer, Registration, SignedHead, Submitter};
+use counterfoil::evidence::AnchorRecord;
 use counterfoil::receipt::{LocalSigner, Signer, log_id};
 use counterfoil_devchain::DevChain;
 use serde_json::{Value, json};
@@ -31,6 +35,22 @@ pub fn registration(owner: Address) -> Registration {
 
 pub fn head(run: B256, worker: Address, size: u64) -> SignedHead {
     SignedHead { run, worker, lane: 0, size, root: keccak256([size as u8]), digest: keccak256([7]) }
+}
+
+/// The run ledger behind a node, with the table of networks as it is committed.
+pub fn connect(node: Arc<dyn Node>, contract: Option<Address>) -> Result<Client, ChainError> {
+    Client::connect(node, &Networks::load(Path::new("nowhere"))?, contract)
+}
+
+/// Anchors through an outbox that nobody used before.
+pub fn anchor(
+    client: &Client,
+    head: &SignedHead,
+    run: &Registration,
+    payer: Payer,
+) -> Result<AnchorRecord, ChainError> {
+    let outboxes = tempfile::tempdir().expect("a folder");
+    Submitter::new(client.clone(), payer, outboxes.path(), &|| false)?.anchor(head, run, None)
 }
 
 pub fn anchor_of(head: &SignedHead, index: u64) -> IRunLedger::Anchor {
