@@ -31,7 +31,7 @@ pub fn anchor_lane(
 }
 
 /// What the owner's genesis receipt says about the run.
-fn registration(folder: &RunFolder) -> Result<Registration, ChainError> {
+pub(super) fn registration(folder: &RunFolder) -> Result<Registration, ChainError> {
     let no_genesis = || ChainError::NoGenesis { folder: folder.path().display().to_string() };
     let genesis = match folder.genesis() {
         Err(LedgerError::NotFound { .. }) => return Err(no_genesis()),

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::run::store;
+use super::run::{registration, store};
 use super::{ChainError, Client, Task};
 use crate::evidence::AnchorRecord;
 use crate::journal::{Journal, JournalError, read};
@@ -319,8 +319,10 @@ impl Outbox {
             let near = mined.map(|mined| mined.block_number);
             let record = self.client_of(number).anchored(head, near)?;
             let folder = self.submissions[number].folder.as_deref().map(Path::new);
-            // A folder that was moved or removed meanwhile has no use for it.
-            if let Some(folder) = folder.and_then(|path| RunFolder::open(path).ok()) {
+            let folder = folder.and_then(|path| RunFolder::open(path).ok());
+            // A folder that was moved or removed meanwhile has no use for it, and another run's even less.
+            let is_own = |folder: &RunFolder| registration(folder).is_ok_and(|run| run.run() == head.run);
+            if let Some(folder) = folder.filter(is_own) {
                 store(&folder, &record)?;
             }
             self.record = Some((number, record));

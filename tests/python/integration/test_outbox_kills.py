@@ -83,6 +83,6 @@ def test_what_is_killed_happens_once(
     print("  found at the first kill:", dict(phases.most_common()))
     print("  found at the second:    ", dict(again.most_common()))
     if KILLS >= 100:
-        every = {"nothing", "written", "signed", "in block", "final"}
-        found = {name for name, times in (phases + again).items() if times}
-        assert found >= every - ({"in block"} if confirmations == 1 else set())
+        # The last moment, in which it is final and the process still runs, is too short to count on.
+        every = {"nothing", "written", "signed"} | ({"in block"} if confirmations > 1 else set())
+        assert found >= every
