@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from counterfoil._native import Key
 from counterfoil.errors import CounterfoilError
+
+if TYPE_CHECKING:
+    from counterfoil.run import Run
 
 _TICK = 0.5
 
@@ -22,16 +27,19 @@ class AnyChain(Protocol):
 
 
 class Anchoring:
-    """A thread that calls `anchor` when something is new and enough time or steps have passed.
+    """A thread that anchors a run when something is new and enough time or steps have passed.
 
-    A failure is a warning: whoever trains goes on, and the next time tries again.
+    A failure is a warning: whoever trains goes on, and the next time tries again. A run that is
+    dropped without being closed is anchored no more.
     """
 
-    def __init__(
-        self, anchor: Callable[[], object], step: Callable[[], int], seconds: float, steps: int | None
-    ) -> None:
-        """Begins; `step` tells the last recorded step."""
-        self._anchor, self._step = anchor, step
+    def __init__(self, run: Run, chain: AnyChain, key: Key | None, seconds: float, steps: int | None) -> None:
+        """Begins."""
+        self._run, self._chain, self._key = weakref.ref(run), chain, key
+        # Closed, as far as the chain goes: its head is signed before.
+        self._lane = SimpleNamespace(
+            path=run.path, key=run.key, worker=run.worker, lane=run.lane, closed=True
+        )
         self._seconds, self._steps = seconds, steps
         self._began, self._tried, self._anchored = time.monotonic(), 0, 0
         self._over = threading.Event()
@@ -44,13 +52,25 @@ class Anchoring:
             attempt(self._anchor_if_due, self._over.is_set)
 
     def _anchor_if_due(self) -> None:
-        step, now = self._step(), time.monotonic()
+        run = self._run()
+        if run is None:
+            self.stop()
+            return
+        # What waits to be recorded is left to whoever trains.
+        step, now = run._ledger.step, time.monotonic()
         is_late = now >= self._began + self._seconds
         is_long = self._steps is not None and step >= self._tried + self._steps
         if step > self._anchored and (is_late or is_long):
             self._began, self._tried = now, step
-            self._anchor()
+            run._ledger.tree_head()
+            # Waiting for the chain keeps no run that everybody else has dropped.
+            del run
+            self._chain.anchor(self._lane, self._key)
             self._anchored = step
+
+    def anchor_closed(self) -> None:
+        """Anchors all of the run, for whoever closed it."""
+        self._chain.anchor(self._run(), self._key)
 
     def stop(self) -> None:
         """Begins nothing new."""

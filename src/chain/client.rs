@@ -14,7 +14,7 @@ use super::{ChainError, Network, Networks, Node, event_proof};
 use crate::evidence::{AnchorRecord, TreeHead};
 use crate::primitives::{Address, Digest, keccak256};
 use crate::receipt::log_id;
-use crate::verify::{MAX_DOCUMENT, Revocation};
+use crate::verify::{MAX_DOCUMENT, Revocation, Standing};
 
 /// Calls after which the search for an anchor's event ends.
 const MOST_SEARCHES: u32 = 2_000;
@@ -77,6 +77,8 @@ pub struct Client {
     node: Arc<dyn Node>,
     network: Network,
     contract: Address,
+    /// Hash of the first block, if the node told it.
+    genesis: Option<B256>,
 }
 
 impl Client {
@@ -115,7 +117,9 @@ impl Client {
             None if network.is_development() => told()?,
             None => usual_address(),
         };
-        Ok(Self { node, network, contract })
+        let client = Self { node, network, contract, genesis: None };
+        let genesis = client.block_hash(0).ok().flatten();
+        Ok(Self { genesis, ..client })
     }
 
     /// The run ledger at this address.
@@ -123,15 +127,23 @@ impl Client {
     /// # Errors
     /// [`ChainError::NotDeployed`], [`ChainError::NotRunLedger`], else what the node reports.
     pub(super) fn at(self, contract: Address) -> Result<Self, ChainError> {
-        let code = self.code_at(contract)?;
-        if code.is_empty() {
-            return Err(self.not_deployed(contract));
+        match self.has_ledger(contract)? {
+            true => Ok(self.towards(contract)),
+            false => Err(self.not_deployed(contract)),
         }
+    }
+
+    /// Whether the run ledger lies at this address, or nothing.
+    ///
+    /// # Errors
+    /// [`ChainError::NotRunLedger`], else what the node reports.
+    pub(super) fn has_ledger(&self, address: Address) -> Result<bool, ChainError> {
+        let code = self.code_at(address)?;
         let (expected, actual) = (keccak256(&artifact().deployed_bytecode), keccak256(&code));
-        if actual != expected {
-            return Err(ChainError::NotRunLedger { address: contract, expected, actual });
+        match code.is_empty() || actual == expected {
+            true => Ok(!code.is_empty()),
+            false => Err(ChainError::NotRunLedger { address, expected, actual }),
         }
-        Ok(self.towards(contract))
     }
 
     /// The run ledger at this address, unchecked.
@@ -152,6 +164,7 @@ impl Client {
         ChainError::NotDeployed {
             address,
             chain: self.network.name.clone(),
+            options: self.network.options(),
             terms: [cost, faucet].into_iter().flatten().collect(),
         }
     }
@@ -213,10 +226,13 @@ impl Client {
         call::<U64>(&*self.node, "eth_blockNumber", json!([])).map(|number| number.to())
     }
 
-    /// Hash of the first block: what tells development chains with one id apart.
+    /// Hash of the first block: what tells chains with one id apart. While the node is silent, the one of before.
     pub(super) fn genesis(&self) -> Result<B256, ChainError> {
         let missing = || malformed("eth_getBlockByNumber", "a chain without a first block");
-        self.block_hash(0)?.ok_or_else(missing)
+        match (self.block_hash(0), self.genesis) {
+            (Err(error), Some(known)) if error.is_silence() => Ok(known),
+            (asked, _) => asked?.ok_or_else(missing),
+        }
     }
 
     pub(super) fn code_at(&self, address: Address) -> Result<Bytes, ChainError> {
@@ -248,20 +264,32 @@ impl Client {
         }
     }
 
-    /// What this chain itself says about an anchor record; `None` when it holds no such anchor.
+    /// What this chain itself says about an anchor record: whether it holds the anchor, and its block's time, which
+    /// is the claimed one unless it does. It has nothing to say of another chain's or another contract's record,
+    /// of a block that it does not know yet, and of one that is not as deep as the network asks for.
     ///
     /// # Errors
     /// What the node reports.
-    pub fn confirm(&self, claimed: &AnchorRecord) -> Result<Option<AnchorRecord>, ChainError> {
+    pub fn confirm(&self, claimed: &AnchorRecord) -> Result<(Standing, u64), ChainError> {
         let AnchorRecord { run, worker, lane, index, size, root, head_digest: digest, .. } = *claimed;
+        if (claimed.chain_id, claimed.contract) != (self.chain_id(), self.contract) {
+            return Ok((Standing::Unconfirmed, claimed.block_time));
+        }
         let head = SignedHead { run, worker, lane, size, root, digest };
         let log = log_id(run, worker, lane);
-        if (claimed.chain_id, claimed.contract) != (self.chain_id(), self.contract)
-            || self.view(&IRunLedger::anchorAtCall { log, index })? != stored_value(&head)
-        {
-            return Ok(None);
+        let latest = self.latest_block()?;
+        if self.view(&IRunLedger::anchorAtCall { log, index })? != stored_value(&head) {
+            let is_behind = latest < claimed.block_number
+                && self.head(run, worker, lane)?.is_none_or(|h| h.count <= index);
+            let standing = if is_behind { Standing::Unconfirmed } else { Standing::Denied };
+            return Ok((standing, claimed.block_time));
         }
-        self.event_of(&head, Some(claimed.block_number)).map(Some)
+        let found = self.event_of(&head, Some(claimed.block_number))?;
+        let depth = (latest + 1).saturating_sub(found.block_number);
+        Ok(match depth >= self.network.confirmations {
+            true => (Standing::Held, found.block_time),
+            false => (Standing::Unconfirmed, claimed.block_time),
+        })
     }
 
     /// The record of an anchor that the contract holds, with its proof where the node gives it.
@@ -282,10 +310,10 @@ impl Client {
         head: &SignedHead,
         near: Option<u64>,
     ) -> Result<Option<AnchorRecord>, ChainError> {
-        if let Some(block) = near
-            && let Some(found) = self.events_in(head, block, block, &mut 1)?
-        {
-            return Ok(Some(found));
+        // The block may be a stranger's word, which some nodes refuse to look up.
+        match near.map(|block| self.events_in(head, block, block, &mut 1)) {
+            None | Some(Ok(None) | Err(ChainError::Rpc { .. })) => {}
+            Some(found) => return found,
         }
         self.events_in(head, 0, self.latest_block()?, &mut { MOST_SEARCHES })
     }

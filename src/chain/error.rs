@@ -40,12 +40,13 @@ pub enum ChainError {
     WrongChain { expected: u64, actual: u64 },
     /// Nothing lies where the run ledger should.
     #[error(
-        "{address} on chain {chain} holds no run ledger; type: counterfoil chain deploy --chain {chain}{terms}"
+        "{address} on chain {chain} holds no run ledger; type: counterfoil chain deploy {options}{terms}"
     )]
-    NotDeployed { address: Address, chain: String, terms: String },
+    NotDeployed { address: Address, chain: String, options: String, terms: String },
     /// The address holds code that is not this version's run ledger.
     #[error(
-        "{address} holds no run ledger of this version: its code hashes to {actual}, expected {expected}"
+        "{address} holds no run ledger of this version: its code hashes to {actual}, expected {expected}; \
+         name another contract, or take this one out of networks.json and deploy"
     )]
     NotRunLedger { address: Address, expected: Digest, actual: Digest },
     /// A key that nobody chose for paying pays only on development chains.
@@ -66,6 +67,12 @@ pub enum ChainError {
         "the chain holds another head of {size} receipts: {actual}, expected {expected}; there are two histories"
     )]
     OtherHistory { size: u64, expected: Digest, actual: Digest },
+    /// The outbox has one writer at a time.
+    #[error("another process submits for {account} right now; nothing was written down, try again later")]
+    Busy { account: Address },
+    /// Nobody waits for it any more.
+    #[error("interrupted; what was begun waits in the outbox")]
+    Interrupted,
     /// A submission waits in the outbox.
     #[error("nothing is lost, it waits in the outbox: {reason}")]
     Unfinished { reason: String },
@@ -98,13 +105,21 @@ pub enum ChainError {
     Sign(#[from] SignError),
 }
 
+impl ChainError {
+    /// Whether the node said nothing, or nothing that makes sense: another time it may.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, ChainError::Transport { .. } | ChainError::Malformed { .. } | ChainError::Rpc { .. })
+    }
+}
+
 impl Report for ChainError {
     fn code(&self) -> &'static str {
         match self {
             ChainError::DeviceKeyRefused { .. }
             | ChainError::DevelopmentKeyRefused { .. }
             | ChainError::Sign(_) => "key",
-            ChainError::Unfinished { .. } => "unfinished",
+            ChainError::Unfinished { .. } | ChainError::Interrupted => "unfinished",
+            ChainError::Busy { .. } => "locked",
             ChainError::Networks { .. } | ChainError::NoSuchNetwork { .. } => "invalid-input",
             ChainError::NoHead { .. } | ChainError::NoGenesis { .. } => "not-found",
             ChainError::Ledger(error) => error.code(),

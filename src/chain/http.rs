@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use ureq::http::StatusCode;
+use ureq::http::{StatusCode, Uri};
 
 use environment::Route;
 
@@ -212,6 +212,18 @@ fn read_answer(method: &str, status: StatusCode, body: &[u8]) -> Result<Value, C
     }
 }
 
+/// An address as anybody may read it: who is named in it, and what follows the host, can be secrets.
+pub(super) fn shown(address: &str) -> String {
+    let uri = address.parse::<Uri>().unwrap_or_default();
+    let (Some(scheme), Some(host)) = (uri.scheme(), uri.host()) else { return "...".into() };
+    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    let begin = format!("{scheme}://{host}{port}");
+    match address.trim_end_matches('/') == begin {
+        true => begin,
+        false => format!("{begin}/..."),
+    }
+}
+
 fn transport(method: &str, reason: String) -> ChainError {
     ChainError::Transport { method: method.into(), reason }
 }
@@ -223,6 +235,29 @@ fn malformed(method: &str, reason: String) -> ChainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Keys of gateways lie in paths, queries and names, and messages are copied into issues and logs.
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        let cases = [
+            ("http://127.0.0.1:8545", "http://127.0.0.1:8545"),
+            ("https://node.example/", "https://node.example"),
+            ("https://node.example/v3/SECRET", "https://node.example/..."),
+            ("https://node.example?key=SECRET", "https://node.example/..."),
+            ("https://user:SECRET@node.example:8545", "https://node.example:8545/..."),
+            ("ftp://[::1]:1/SECRET", "ftp://[::1]:1/..."),
+            ("https://SECRET host/", "..."),
+            ("node.example/v3/SECRET", "..."),
+            ("https://", "..."),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(shown(address), expected);
+        }
+        for address in ["https://SEC RET/", "https:///SECRET", "ftp://SECRET@host/SECRET", "SECRET@host"] {
+            let refused = HttpNode::new(address).call("m", json!([])).expect_err("no node");
+            assert!(!refused.to_string().contains("SEC"), "{refused}");
+        }
+    }
 
     /// A calendar that errs in leap years waits a day or not at all.
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::client::chain_id;
+use super::http::shown;
 use super::{ChainError, DEVELOPMENT_CHAIN, HttpNode, Node};
 use crate::journal::write_durably;
 use crate::primitives::Address;
@@ -57,6 +58,12 @@ impl Network {
         self.chain_id == DEVELOPMENT_CHAIN
     }
 
+    /// What a command needs to reach it, and to pay where a key has to be chosen.
+    pub(super) fn options(&self) -> String {
+        let key = if self.is_development() { "" } else { " --key FILE" };
+        format!("--chain {}{key}", self.name)
+    }
+
     /// An amount of wei in the network's currency.
     pub(super) fn amount(&self, wei: u128) -> String {
         let (whole, rest) = (wei / 10u128.pow(18), wei % 10u128.pow(18));
@@ -75,7 +82,7 @@ pub struct Networks {
     known: Vec<Map<String, Value>>,
     own: Vec<Map<String, Value>>,
     file: PathBuf,
-    /// The node's address that the user typed; advice repeats it.
+    /// The name, or the node's address without its secrets, that the user typed; advice repeats it.
     typed: Option<String>,
 }
 
@@ -92,19 +99,22 @@ impl Networks {
         }
         let Table { any, known } =
             serde_json::from_str(include_str!("networks.json")).expect("the table is committed");
-        let file = folder.join(FILE);
-        let refused = |detail: String| ChainError::Networks { path: file.display().to_string(), detail };
-        let own = match std::fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(refused(error.to_string())),
-        };
-        let networks = Networks { any, known, own, file, typed: None };
+        let mut networks = Networks { any, known, own: Vec::new(), file: folder.join(FILE), typed: None };
+        networks.own = networks.read()?;
         for entry in &networks.own {
             let id = entry.get("chainId").and_then(Value::as_u64);
             networks.of(id.ok_or_else(|| networks.refused("each network needs a chainId".into()))?)?;
         }
         Ok(networks)
+    }
+
+    /// The user's file.
+    fn read(&self) -> Result<Vec<Map<String, Value>>, ChainError> {
+        match std::fs::read(&self.file) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| self.refused(error.to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(self.refused(error.to_string())),
+        }
     }
 
     /// What is known of the chain with this id, or careful guesses.
@@ -140,17 +150,18 @@ impl Networks {
     /// [`ChainError::NoSuchNetwork`], [`ChainError::WrongChain`], else what the node reports.
     pub fn node(&mut self, network: &str) -> Result<Arc<dyn Node>, ChainError> {
         if network.starts_with("http://") || network.starts_with("https://") {
-            self.typed = Some(network.to_owned());
+            self.typed = Some(shown(network));
             return Ok(Arc::new(HttpNode::new(network)));
         }
         let found = self.named(network)?;
         let names = self.known.iter().chain(&self.own).filter(|entry| entry.contains_key("rpc"));
         let unknown = || ChainError::NoSuchNetwork {
-            name: network.to_owned(),
+            name: if network.contains(['/', '@', '?']) { shown(network) } else { network.to_owned() },
             known: names.filter_map(|entry| entry.get("name")?.as_str()).collect::<Vec<_>>().join(", "),
         };
         let (rpc, expected) =
             found.and_then(|found| Some((found.rpc?, found.chain_id))).ok_or_else(unknown)?;
+        self.typed = Some(network.to_owned());
         let node = HttpNode::new(&rpc);
         match chain_id(&node)? {
             actual if actual == expected => Ok(Arc::new(node)),
@@ -158,11 +169,12 @@ impl Networks {
         }
     }
 
-    /// Writes into the user's file where the run ledger of a chain lies.
+    /// Writes into the user's file, as it is now, where the run ledger of a chain lies.
     ///
     /// # Errors
-    /// What the disk reports.
+    /// [`ChainError::Networks`] when the file cannot be read any more, else what the disk reports.
     pub fn set_contract(&mut self, chain_id: u64, contract: Address) -> Result<(), ChainError> {
+        self.own = self.read()?;
         let has_id = |entry: &&mut Map<String, Value>| entry.get("chainId") == Some(&json!(chain_id));
         match self.own.iter_mut().find(has_id) {
             Some(entry) => drop(entry.insert("contract".into(), json!(contract))),

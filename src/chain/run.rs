@@ -1,5 +1,9 @@
 //! From a run folder to an anchor, and back into the folder.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
 use super::{ChainError, Registration, SignedHead, Submitter};
 use crate::evidence::AnchorRecord;
 use crate::journal::{JournalError, write_durably};
@@ -7,6 +11,7 @@ use crate::keys::KeyFolder;
 use crate::ledger::{LedgerError, RunFolder};
 use crate::primitives::Address;
 use crate::receipt::log_id;
+use crate::verify::MAX_DOCUMENT;
 
 /// Anchors the last signed tree head of one lane, the owner's unless `worker` is given, and stores
 /// the anchor record in the folder.
@@ -46,31 +51,87 @@ pub(super) fn registration(folder: &RunFolder) -> Result<Registration, ChainErro
 }
 
 /// Writes the record under the next free number, or over that of the same transaction in a block that
-/// is no longer on the chain. Lanes may be anchored at the same time, so a free name is taken by a
-/// link, which never replaces a file.
+/// is no longer on the chain. Lanes may be anchored at the same time, so a free name is taken without
+/// replacing a file.
 pub(super) fn store(folder: &RunFolder, record: &AnchorRecord) -> Result<(), LedgerError> {
-    let known = folder.anchors()?;
-    if known.iter().any(|(_, known)| known == record) {
-        return Ok(());
-    }
     let anchors = folder.path().join("anchors");
     let failed = |error: std::io::Error| JournalError::of_file(&anchors, &error);
     std::fs::create_dir_all(&anchors).map_err(failed)?;
+    let known = known(&anchors).map_err(failed)?;
+    if known.iter().any(|(_, known)| known == record) {
+        return Ok(());
+    }
     let mut text = serde_json::to_vec_pretty(record).expect("an anchor record is plain data");
     text.push(b'\n');
     let log = log_id(record.run, record.worker, record.lane);
     let partial = anchors.join(format!("{log:x}.{}.partial", std::process::id()));
     write_durably(&partial, &[&text])?;
     let is_same = |known: &AnchorRecord| known.transaction_hash == record.transaction_hash;
-    if let Some((name, _)) = known.iter().find(|(_, known)| is_same(known)) {
-        return Ok(std::fs::rename(&partial, anchors.join(name)).map_err(failed)?);
+    if let Some((path, _)) = known.iter().find(|(_, known)| is_same(known)) {
+        return Ok(std::fs::rename(&partial, path).map_err(failed)?);
     }
     let mut number = known.len();
-    while let Err(error) = std::fs::hard_link(&partial, anchors.join(format!("{number}.json"))) {
-        if error.kind() != std::io::ErrorKind::AlreadyExists {
-            return Err(failed(error).into());
+    loop {
+        match take_name(&partial, &anchors.join(format!("{number}.json"))) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            taken => return Ok(taken.map_err(failed)?),
         }
-        number += 1;
     }
-    Ok(std::fs::remove_file(&partial).map_err(failed)?)
+}
+
+/// The anchor records in a folder. What else lies there is none of ours to judge.
+fn known(anchors: &Path) -> std::io::Result<Vec<(PathBuf, AnchorRecord)>> {
+    if anchors.is_symlink() {
+        return Err(std::io::Error::other("a link where a folder belongs"));
+    }
+    let mut known = Vec::new();
+    for entry in std::fs::read_dir(anchors)? {
+        let entry = entry?;
+        let path = entry.path();
+        // Of the entry itself: a stranger's folder may hold links to devices.
+        let is_small_file = entry.metadata().is_ok_and(|data| data.is_file() && data.len() <= MAX_DOCUMENT);
+        let is_whole = path.extension().is_none_or(|extension| extension != "partial");
+        if is_small_file
+            && is_whole
+            && let Ok(record) = serde_json::from_slice(&std::fs::read(&path).unwrap_or_default())
+        {
+            known.push((path, record));
+        }
+    }
+    Ok(known)
+}
+
+/// Gives a file a name that nobody has.
+fn take_name(file: &Path, name: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(file, name) {
+        Ok(()) => std::fs::remove_file(file),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+        Err(_) => take_name_without_links(file, name),
+    }
+}
+
+/// As [`take_name`] on exFAT and some network disks: an empty file holds the name until the whole one has it.
+fn take_name_without_links(file: &Path, name: &Path) -> std::io::Result<()> {
+    File::create_new(name)?;
+    std::fs::rename(file, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bug: on a disk without links no record is ever stored, or one replaces another.
+    #[test]
+    fn a_name_is_taken_once_with_and_without_links() {
+        for take in [take_name, take_name_without_links] {
+            let folder = tempfile::tempdir().unwrap();
+            let [one, other, name] = ["one", "other", "name"].map(|file| folder.path().join(file));
+            std::fs::write(&one, "one").unwrap();
+            std::fs::write(&other, "other").unwrap();
+            take(&one, &name).unwrap();
+            assert_eq!(take(&other, &name).unwrap_err().kind(), ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read_to_string(&name).unwrap(), "one");
+            assert!(!one.exists() && other.exists());
+        }
+    }
 }

@@ -10,7 +10,6 @@ use alloy_primitives::address;
 use super::outbox::{Outbox, Outcome};
 use super::{ChainError, Client, Networks, Node, Registration, SignedHead, Task};
 use crate::evidence::AnchorRecord;
-use crate::journal::JournalError;
 use crate::ledger::RunFolder;
 use crate::primitives::Address;
 use crate::receipt::Signer;
@@ -92,19 +91,24 @@ impl<'a> Submitter<'a> {
         folder: Option<&RunFolder>,
     ) -> Result<AnchorRecord, ChainError> {
         let task = Task::Anchor(*head);
-        let mut outbox = self.open()?;
-        let is_open = outbox.waits_for(&task);
-        if !is_open && self.standing(&task)? {
-            return self.client.anchored(head, None);
+        let (mut outbox, mut silence) = (self.open()?, None);
+        if !outbox.waits_for(&task) {
+            if let Some(Some(record)) = unless_silent(self.held(head), &mut silence)? {
+                return Ok(record);
+            }
+            let registration = Task::Register(*run);
+            let is_registered =
+                silence.is_none() && unless_silent(self.standing(&registration), &mut silence)? == Some(true);
+            if !is_registered {
+                self.submit(&mut outbox, registration, folder)?;
+            }
         }
-        if !is_open && !self.standing(&Task::Register(*run))? {
-            outbox.submit(Task::Register(*run), folder)?;
-        }
-        let number = outbox.submit(task, folder)?;
-        self.settle(&mut outbox, &[number])?;
-        match outbox.record(number) {
-            Some(record) => Ok(record),
-            None => self.client.anchored(head, None),
+        let number = self.submit(&mut outbox, task, folder)?;
+        self.finish(&mut outbox, number, silence)?;
+        match (outbox.record(number), &outbox.submissions()[number].outcome) {
+            (Some(record), _) => Ok(record),
+            (None, Some(Outcome::Superseded)) => Err(ChainError::GivenUp { reason: outbox.why(number) }),
+            (None, _) => self.client.anchored(head, None),
         }
     }
 
@@ -114,12 +118,13 @@ impl<'a> Submitter<'a> {
     /// # Errors
     /// As of [`Submitter::anchor`].
     pub fn revoke(&self, worker: Address, key: Address) -> Result<Revocation, ChainError> {
-        let task = Task::Revoke { worker, key };
-        if !self.standing(&task)? {
-            let mut outbox = self.open()?;
-            let number = outbox.submit(task, None)?;
-            self.settle(&mut outbox, &[number])?;
+        let mut silence = None;
+        if let Some(Some(found)) = unless_silent(self.revoked(worker, key), &mut silence)? {
+            return Ok(found);
         }
+        let mut outbox = self.open()?;
+        let number = self.submit(&mut outbox, Task::Revoke { worker, key }, None)?;
+        self.finish(&mut outbox, number, silence)?;
         let lags = || ChainError::Unfinished { reason: "the node does not know the revocation yet".into() };
         self.client.revocation(worker, key)?.ok_or_else(lags)
     }
@@ -130,65 +135,136 @@ impl<'a> Submitter<'a> {
     /// As of [`Submitter::anchor`].
     pub fn resume(&self) -> Result<Vec<String>, ChainError> {
         let mut outbox = self.open()?;
-        let mut open: BTreeSet<usize> = outbox.open_numbers().collect();
-        outbox.advance(unix_time())?;
-        // What was thought to be final may be open again.
-        open.extend(outbox.open_numbers());
-        let open: Vec<usize> = open.into_iter().collect();
-        self.settle(&mut outbox, &open)?;
-        Ok(open.into_iter().map(|number| outbox.why(number)).collect())
+        let ended = self.settle(&mut outbox, |_| true)?;
+        Ok(ended.into_iter().map(|number| outbox.why(number)).collect())
     }
 
     fn standing(&self, task: &Task) -> Result<bool, ChainError> {
         self.client.standing(task, self.signer.address()).map(|standing| standing.is_done)
     }
 
+    /// The record of a head that lies as deep in the chain as the network asks for.
+    fn held(&self, head: &SignedHead) -> Result<Option<AnchorRecord>, ChainError> {
+        if !self.standing(&Task::Anchor(*head))? {
+            return Ok(None);
+        }
+        let record = self.client.anchored(head, None)?;
+        Ok(self.is_deep(record.block_number)?.then_some(record))
+    }
+
+    /// The revocation of a key, if it lies as deep in the chain as the network asks for.
+    fn revoked(&self, worker: Address, key: Address) -> Result<Option<Revocation>, ChainError> {
+        match self.client.revocation(worker, key)? {
+            Some(found) if self.is_deep(found.block)? => Ok(Some(found)),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_deep(&self, block: u64) -> Result<bool, ChainError> {
+        let depth = (self.client.latest_block()? + 1).saturating_sub(block);
+        Ok(depth >= self.client.network().confirmations)
+    }
+
     /// Opens the outbox as soon as nobody else submits for the account.
     fn open(&self) -> Result<Outbox, ChainError> {
-        let begin = Instant::now();
+        let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             match Outbox::open(self.folder, self.client.clone(), Arc::clone(&self.signer)) {
-                Err(ChainError::Journal(JournalError::Locked { .. }))
-                    if !(self.stop)() && begin.elapsed() < PATIENCE =>
-                {
-                    std::thread::sleep(FIRST_PAUSE);
+                Err(ChainError::Busy { .. }) if !(self.stop)() && begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 opened => return opened,
             }
         }
     }
 
-    /// Advances until these submissions have ended, the user is needed, or nothing changes for long.
-    fn settle(&self, outbox: &mut Outbox, numbers: &[usize]) -> Result<(), ChainError> {
-        let (mut pause, mut known, mut changed) = (FIRST_PAUSE, Vec::new(), Instant::now());
+    /// Writes down what shall be done, unless nobody waits for it any more.
+    fn submit(
+        &self,
+        outbox: &mut Outbox,
+        task: Task,
+        folder: Option<&RunFolder>,
+    ) -> Result<usize, ChainError> {
+        if (self.stop)() {
+            return Err(ChainError::Interrupted);
+        }
+        outbox.submit(task, folder)
+    }
+
+    /// Brings a submission to its end, unless the node was silent when it was asked before.
+    fn finish(
+        &self,
+        outbox: &mut Outbox,
+        number: usize,
+        silence: Option<ChainError>,
+    ) -> Result<(), ChainError> {
+        match silence {
+            Some(error) => {
+                let task = &outbox.submissions()[number].task;
+                Err(ChainError::Unfinished { reason: format!("{task}: {error}") })
+            }
+            None => self.settle(outbox, |open| open == number).map(drop),
+        }
+    }
+
+    /// Advances until all submissions that `picks` wants have ended, the user is needed, or nothing changes for
+    /// long; returns their numbers.
+    fn settle(
+        &self,
+        outbox: &mut Outbox,
+        picks: impl Fn(usize) -> bool,
+    ) -> Result<BTreeSet<usize>, ChainError> {
+        let (mut pause, mut known, mut changed) = (FIRST_PAUSE, outbox.progress(), Instant::now());
+        let mut picked = BTreeSet::new();
         loop {
+            if (self.stop)() {
+                return Err(ChainError::Interrupted);
+            }
+            picked.extend(outbox.open_numbers().filter(|number| picks(*number)));
             outbox.advance(unix_time())?;
-            let Some(waiting) = outbox.open_numbers().find(|open| numbers.contains(open)) else { break };
-            let unfinished = |number| ChainError::Unfinished { reason: outbox.why(number) };
-            if let Some(paused) = outbox.paused() {
-                return Err(unfinished(paused));
+            // What was thought to be final may be open again.
+            picked.extend(outbox.open_numbers().filter(|number| picks(*number)));
+            if !outbox.open_numbers().any(&picks) {
+                break;
             }
-            let now: Vec<String> = outbox.open_numbers().map(|number| outbox.why(number)).collect();
-            if now != known {
-                (known, changed) = (now, Instant::now());
+            let progress = outbox.progress();
+            if progress != known {
+                (known, changed) = (progress, Instant::now());
             }
-            if (self.stop)() || changed.elapsed() > PATIENCE {
-                return Err(unfinished(waiting));
+            // Whatever is picked waits for the first one.
+            let stuck = outbox.open_numbers().next().filter(|_| changed.elapsed() > PATIENCE);
+            if let Some(number) = outbox.paused().or(stuck) {
+                return Err(ChainError::Unfinished { reason: outbox.why(number) });
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         let is_failed =
             |number: &&usize| matches!(outbox.submissions()[**number].outcome, Some(Outcome::Failed(_)));
-        match numbers.iter().find(is_failed) {
+        match picked.iter().find(is_failed) {
             Some(failed) => Err(ChainError::GivenUp { reason: outbox.why(*failed) }),
-            None => Ok(()),
+            None => Ok(picked),
         }
     }
 }
 
-/// Brings the run ledger to a chain and writes into the user's table where it lies. Where the usual
-/// factory is, the address follows from the code alone. Repeating a call is safe.
+/// Splits off that the node is silent: what cannot be asked now is written down all the same, and asked later.
+fn unless_silent<T>(
+    asked: Result<T, ChainError>,
+    silence: &mut Option<ChainError>,
+) -> Result<Option<T>, ChainError> {
+    match asked {
+        Err(error) if error.is_silence() => {
+            *silence = Some(error);
+            Ok(None)
+        }
+        asked => asked.map(Some),
+    }
+}
+
+/// Brings the run ledger to a chain. Where the usual factory is, its address follows from the code alone; another
+/// one is written into the user's table. Repeating a call is safe.
 ///
 /// # Errors
 /// As of [`Submitter::anchor`], and [`ChainError::NotRunLedger`] when other code lies there.
@@ -201,29 +277,46 @@ pub fn deploy(
 ) -> Result<Client, ChainError> {
     let client = Client::reach(node, networks, None)?;
     let submitter = Submitter::new(client.clone(), payer, folder, stop)?;
-    let (task, mut address) = (Task::deploy(), client.contract());
-    if !submitter.standing(&task)? {
+    let (mut address, mut silence) = (client.contract(), None);
+    if unless_silent(submitter.standing(&Task::deploy()), &mut silence)? != Some(true) {
         let mut outbox = submitter.open()?;
-        let number = outbox.submit(task, None)?;
-        submitter.settle(&mut outbox, &[number])?;
+        let number = submitter.submit(&mut outbox, Task::deploy(), None)?;
+        submitter.finish(&mut outbox, number, silence)?;
         address = outbox.submissions()[number].created(submitter.signer.address()).unwrap_or(address);
     }
+    let is_found = address == client.contract();
     let client = client.at(address)?;
-    if !client.network().is_development() {
+    // Where it is looked for anyway it is not written down: a later version lies elsewhere.
+    if !is_found && !client.network().is_development() {
         networks.set_contract(client.chain_id(), address)?;
     }
     Ok(client)
 }
 
-/// Says of everything that waits in the outboxes of a chain why it does. Nothing is signed or sent.
+/// Says of everything that waits in the outboxes of a chain why it does; while another process submits, only how
+/// far it is. Nothing is signed or sent.
 ///
 /// # Errors
-/// What the disk reports, [`JournalError::Locked`] while another process submits.
+/// What the disk reports.
 pub fn why(client: &Client, folder: &Path) -> Result<Vec<String>, ChainError> {
     let mut lines = Vec::new();
-    for mut outbox in Outbox::watch(folder, client)? {
-        outbox.advance(unix_time())?;
-        lines.extend(outbox.open_numbers().map(|number| outbox.why(number)));
+    for account in Outbox::accounts(folder, client)? {
+        match Outbox::watch(folder, client.clone(), account) {
+            Ok(mut outbox) => {
+                outbox.advance(unix_time())?;
+                lines.extend(outbox.open_numbers().map(|number| outbox.why(number)));
+            }
+            Err(ChainError::Busy { .. }) => {
+                let known = Outbox::recorded(folder, client, account)?;
+                let open = known.iter().filter(|submission| submission.outcome.is_none());
+                lines.extend(
+                    open.map(|each| {
+                        format!("{}: {}; another process goes on with it", each.task, each.state())
+                    }),
+                );
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(lines)
 }

@@ -81,8 +81,8 @@ impl Client {
     /// Asks the chain whether a task is done.
     ///
     /// # Errors
-    /// [`ChainError::Behind`] or [`ChainError::OtherHistory`] when it can never be done, else what
-    /// the node reports.
+    /// [`ChainError::Behind`], [`ChainError::OtherHistory`] or [`ChainError::NotRunLedger`] when it can never be
+    /// done, else what the node reports.
     pub(super) fn standing(&self, task: &Task, account: Address) -> Result<Standing, ChainError> {
         let (mut size, mut to) = (0, Some(self.contract()));
         let (is_done, data) = match task {
@@ -94,7 +94,7 @@ impl Client {
                 let has_factory = !self.code_at(FACTORY)?.is_empty();
                 to = has_factory.then_some(FACTORY);
                 let data = if has_factory { [B256::ZERO.as_slice(), code].concat() } else { code.to_vec() };
-                (!self.code_at(self.contract())?.is_empty(), data)
+                (self.has_ledger(self.contract())?, data)
             }
             Task::Register(run) => {
                 let Registration { owner, specification, flags, nonce } = *run;

@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from web3 import HTTPProvider, Web3
 
 import counterfoil
 from counterfoil import Key, Run
+from counterfoil.chain import submissions
 
 ROOT = Path(__file__).parents[2]
 ARTIFACT = json.loads((ROOT / "contracts/artifacts/RunLedger.json").read_text())
@@ -62,6 +63,14 @@ def ask(url: str, method: str, *params: Any) -> Any:
     told = answer(url, method, list(params))
     assert "error" not in told, told
     return told["result"]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits until that is so."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end, submissions()[-2:]
+        time.sleep(0.02)
 
 
 def networks(home: Path, *entries: dict[str, Any]) -> None:

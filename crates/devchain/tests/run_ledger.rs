@@ -9,6 +9,7 @@ use common::*;
 use counterfoil::chain::{ChainError, Node, Payer, RpcError, SignedHead, artifact};
 use counterfoil::evidence::AnchorRecord;
 use counterfoil::receipt::Signer;
+use counterfoil::verify::Standing;
 use counterfoil_devchain::DevChain;
 use serde_json::json;
 
@@ -268,11 +269,12 @@ fn the_client_registers_anchors_and_repeats_without_harm() {
     let proof = record.proof.as_ref().expect("a development chain's blocks are those of Ethereum");
     assert_eq!(proof.check(&record), Ok(()));
     let record = AnchorRecord { proof: None, ..record };
-    assert_eq!(client.confirm(&record).unwrap().as_ref(), Some(&record), "the chain itself knows the record");
+    let time = record.block_time;
+    assert_eq!(client.confirm(&record).unwrap(), (Standing::Held, time), "the chain itself knows the record");
     let lie = AnchorRecord { block_time: 1, ..record.clone() };
     assert_eq!(
-        client.confirm(&lie).unwrap().as_ref(),
-        Some(&record),
+        client.confirm(&lie).unwrap(),
+        (Standing::Held, time),
         "its own time counts, not the claimed one"
     );
     for changed in [
@@ -280,10 +282,15 @@ fn the_client_registers_anchors_and_repeats_without_harm() {
         AnchorRecord { size: 4, ..record.clone() },
         AnchorRecord { root: B256::ZERO, ..record.clone() },
         AnchorRecord { lane: 1, ..record.clone() },
+    ] {
+        assert_eq!(client.confirm(&changed).unwrap(), (Standing::Denied, time), "{changed:?}");
+    }
+    for unknown in [
         AnchorRecord { chain_id: 1, ..record.clone() },
         AnchorRecord { contract: Address::ZERO, ..record.clone() },
+        AnchorRecord { block_number: 99, index: 2, ..record.clone() },
     ] {
-        assert_eq!(client.confirm(&changed).unwrap(), None, "{changed:?}");
+        assert_eq!(client.confirm(&unknown).unwrap(), (Standing::Unconfirmed, time), "{unknown:?}");
     }
 
     let json = serde_json::to_value(&record).unwrap();
@@ -322,7 +329,7 @@ fn an_old_anchor_is_found_through_nodes_that_look_through_few_blocks() {
         assert_eq!(&found.unwrap(), record);
     }
     let nowhere = client.confirm(&AnchorRecord { block_number: 1, proof: None, ..records[4].clone() });
-    assert_eq!(nowhere.unwrap().map(|found| found.block_number), Some(records[4].block_number));
+    assert_eq!(nowhere.unwrap(), (Standing::Held, records[4].block_time));
 }
 
 /// Another chain's node: the dev chain with the chain id of a real one.

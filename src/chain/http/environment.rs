@@ -24,7 +24,11 @@ impl Route {
     /// # Errors
     /// What is wrong with the address, or with the value of which variable.
     pub(super) fn from_environment(url: &str) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|refused| format!("{url:?} is no address: {refused}"))?;
+        // It is not repeated: it may hold a key.
+        let uri: Uri = url.parse().map_err(|refused| format!("the node's address is none: {refused}"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err("the node's address is none: it begins with http:// or https:// and a host".into());
+        }
         let mut variables = Vec::new();
         let proxy = proxy(&uri, &mut variables)?;
         let encrypted = proxy.as_ref().is_some_and(|proxy| proxy.protocol() == ProxyProtocol::Https);

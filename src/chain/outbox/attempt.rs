@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::fees::Fees;
-use super::record::{Attempt, Event, Mined, Outcome, Submission};
-use super::{Outbox, Rule};
+use super::record::{Attempt, Event, Mined, Outcome};
+use super::{Outbox, Rule, Sent};
 use crate::chain::client::call;
 use crate::chain::contract::explain_revert;
 use crate::chain::task::Standing;
@@ -16,12 +16,14 @@ use crate::primitives::{Digest, keccak256};
 
 /// Seconds after which a transaction that no block took is sent again.
 const REPEAT_AFTER: u64 = 15;
-/// Seconds after which it is replaced by one that pays more.
+/// Seconds after which it is replaced by one that pays more, if so many blocks did not take it meanwhile: what a
+/// halted chain does not take is not too cheap.
 const REPLACE_AFTER: u64 = 60;
+const REPLACE_BLOCKS: u64 = 3;
 /// Failed transactions of one submission after which it is given up.
 const MOST_FAILURES: usize = 3;
-/// The window of the budget, seconds.
-const DAY: u64 = 86_400;
+/// How nodes say that they have these bytes, or a block had them.
+const WAS_SENT: [&str; 3] = ["already known", "already imported", "nonce too low"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,7 +40,9 @@ struct Receipt {
 /// What a look at the chain found of a submission's transactions.
 enum Found {
     /// One of them, in a block.
-    Mined(Mined, bool),
+    Mined(Mined),
+    /// One of them, in a block, where the contract refused it.
+    Failed(Mined),
     /// None, and the nonce is free.
     Missing,
     /// None, and the nonce is taken.
@@ -57,8 +61,8 @@ impl Outbox {
             return Ok(());
         }
         match self.look(number, now)? {
-            Found::Mined(mined, true) => self.mined(number, mined),
-            Found::Mined(..) => self.failed(number),
+            Found::Mined(mined) => self.mined(number, mined),
+            Found::Failed(mined) => self.failed(number, mined),
             Found::Missing => self.missing(number, now),
             Found::Taken => self.taken(number),
         }
@@ -100,19 +104,15 @@ impl Outbox {
             to,
             data,
         };
-        self.send(number, now, transaction)
+        self.send(number, now, transaction, fees.cap)
     }
 
     /// Receipts below the largest head of this one's log that a block was seen to hold.
     fn anchored(&self, number: usize) -> u64 {
-        let log = |of: &Submission| match of.task {
-            Task::Anchor(head) => Some((of.contract, head.run, head.worker, head.lane, head.size)),
-            _ => None,
-        };
-        let Some((contract, run, worker, lane, _)) = log(&self.submissions[number]) else { return 0 };
-        let mined = self.submissions.iter().filter(|other| other.mined.is_some()).filter_map(log);
-        let own = mined.filter(|other| (other.0, other.1, other.2, other.3) == (contract, run, worker, lane));
-        own.map(|(.., size)| size).max().unwrap_or(0)
+        let Some((own, _)) = self.submissions[number].log() else { return 0 };
+        let mined =
+            self.submissions.iter().filter(|other| other.mined.is_some()).filter_map(|other| other.log());
+        mined.filter(|(log, _)| *log == own).map(|(_, size)| size).max().unwrap_or(0)
     }
 
     /// Latest on the chain, but behind everything that was signed: another process's pending
@@ -128,9 +128,15 @@ impl Outbox {
         Ok(self.client.nonce(self.account)?.max(own.unwrap_or(0)))
     }
 
-    /// Signs, writes down, and sends.
-    fn send(&mut self, number: usize, now: u64, transaction: Transaction) -> Result<(), ChainError> {
-        if let Some((reason, advice)) = self.refusal(number, now, &transaction)? {
+    /// Signs, writes down, and sends; the chain asks for `asked` wei per gas.
+    fn send(
+        &mut self,
+        number: usize,
+        now: u64,
+        transaction: Transaction,
+        asked: u128,
+    ) -> Result<(), ChainError> {
+        if let Some((reason, advice)) = self.refusal(number, now, &transaction, asked)? {
             self.notes[number].says(reason);
             self.notes[number].advice = Some(advice);
             return Ok(());
@@ -140,72 +146,37 @@ impl Outbox {
             self.notes[number].advice = Some("let it go on".into());
             return Ok(());
         };
-        self.client.check_chain()?;
+        let latest = self.client.latest_block()?;
         let raw = Bytes::from(transaction.sign(&*signer)?);
-        let attempt = Attempt { transaction, hash: keccak256(&raw), raw: raw.clone(), time: now };
+        let attempt = Attempt { transaction, hash: keccak256(&raw), raw, time: now };
+        self.notes[number].sent = None;
         if !self.keeps(Rule::DurableFirst) {
-            self.broadcast(number, now, &raw);
+            self.broadcast(number, now, latest, &attempt);
             return self.write(Event::Signed { number, attempt });
         }
-        self.write(Event::Signed { number, attempt })?;
-        self.broadcast(number, now, &raw);
+        self.write(Event::Signed { number, attempt: attempt.clone() })?;
+        self.broadcast(number, now, latest, &attempt);
         Ok(())
     }
 
-    /// Why a transaction must not be signed, and what the user can do.
-    fn refusal(
-        &self,
-        number: usize,
-        now: u64,
-        transaction: &Transaction,
-    ) -> Result<Option<(String, String)>, ChainError> {
-        if !self.keeps(Rule::Budget) {
-            return Ok(None);
-        }
-        let network = self.client.network();
-        if transaction.fee_cap > network.fee_cap {
-            let (asked, most) = (transaction.fee_cap, network.fee_cap);
-            let reason = format!("the chain asks for {asked} wei per gas, at most {most} are allowed");
-            return Ok(Some((reason, "wait until it costs less, or raise feeCap in networks.json".into())));
-        }
-        let from = now.saturating_sub(DAY);
-        let others = self.submissions.iter().enumerate().filter(|(other, _)| *other != number);
-        let own = &self.submissions[number];
-        // A replacement takes the place of what it replaces.
-        let replaced = own.in_flight().iter().map(|attempt| attempt.transaction.most()).max().unwrap_or(0);
-        let own = own.reserved(from).saturating_sub(replaced);
-        let spent = others.fold(own, |sum, (_, other)| sum.saturating_add(other.reserved(from)));
-        let wanted = transaction.most().max(replaced);
-        if spent.saturating_add(wanted) > network.budget {
-            let [wanted, spent, budget] = [wanted, spent, network.budget].map(|wei| network.amount(wei));
-            let reason = format!("it may cost {wanted}, and {spent} of {budget} are spent within 24 hours");
-            return Ok(Some((reason, "wait a day, or raise budget in networks.json".into())));
-        }
-        let balance = self.client.balance(self.account, transaction.most())?;
-        if balance < transaction.most() {
-            let [balance, wanted] = [balance, transaction.most()].map(|wei| network.amount(wei));
-            let free = network.faucet.as_ref().map(|url| format!(", free at {url}")).unwrap_or_default();
-            let account = self.account;
-            let reason = format!("the account {account} has {balance}, it may cost {wanted}");
-            return Ok(Some((reason, format!("pay {} to {account}{free}", network.currency))));
-        }
-        Ok(None)
-    }
-
     /// Sends bytes that are written down. Every answer but one is as good as the next look at the chain.
-    fn broadcast(&mut self, number: usize, now: u64, raw: &Bytes) {
+    fn broadcast(&mut self, number: usize, now: u64, latest: u64, attempt: &Attempt) {
+        let note = &mut self.notes[number];
         if self.signer.is_none() {
-            self.notes[number].says("it was signed and is in no block");
-            self.notes[number].advice = Some("let it go on".into());
+            note.says("it was signed and is in no block");
+            note.advice = Some("let it go on".into());
             return;
         }
-        let answer = call::<Digest>(self.client.node(), "eth_sendRawTransaction", json!([raw]));
-        let note = &mut self.notes[number];
-        note.sent = Some(now);
+        let answer = call::<Digest>(self.client.node(), "eth_sendRawTransaction", json!([attempt.raw]));
+        let sent = note.sent.unwrap_or(Sent { first: now, last: now, block: latest });
+        note.sent = Some(Sent { last: now, ..sent });
+        let has_it = |message: &str| WAS_SENT.iter().any(|words| message.to_lowercase().contains(words));
         note.says(match answer {
-            Ok(hash) => format!("transaction {hash} was sent and is in no block yet"),
-            Err(ChainError::Rpc { error: RpcError { message, .. }, .. }) => {
+            Err(ChainError::Rpc { error: RpcError { message, .. }, .. }) if !has_it(&message) => {
                 format!("the node did not take the transaction: {message}")
+            }
+            Ok(_) | Err(ChainError::Rpc { .. }) => {
+                format!("transaction {} was sent and is in no block yet", attempt.hash)
             }
             Err(error) => error.to_string(),
         });
@@ -229,7 +200,10 @@ impl Outbox {
                     cost: cost.saturating_to(),
                     seen: now,
                 };
-                return Ok(Found::Mined(mined, receipt.status == U64::from(1)));
+                return Ok(match receipt.status == U64::from(1) {
+                    true => Found::Mined(mined),
+                    false => Found::Failed(mined),
+                });
             }
         }
         let taken = next > in_flight[0].transaction.nonce;
@@ -243,51 +217,94 @@ impl Outbox {
         if known.is_none_or(|known| Mined { seen: known.seen, ..mined } != known) {
             self.write(Event::Mined { number, mined })?;
         }
-        let confirmations = self.client.network().confirmations;
-        let depth = self.client.latest_block()?.saturating_sub(mined.block_number) + 1;
-        self.notes[number]
-            .says(format!("mined in block {}, {depth} of {confirmations} blocks deep", mined.block_number));
-        if self.keeps(Rule::Confirmations) {
-            if depth < confirmations {
-                return Ok(());
-            }
-            if self.client.block_hash(mined.block_number)? != Some(mined.block_hash) {
-                self.notes[number].says("its block is no longer on the chain");
-                return Ok(());
-            }
+        match self.is_deep(number, &mined, "mined")? {
+            true => self.end(number, Outcome::Final(Some(mined))),
+            false => Ok(()),
         }
-        self.end(number, Outcome::Final(Some(mined)))
     }
 
-    /// The contract refused what it would have taken when it was asked: something came in between.
-    fn failed(&mut self, number: usize) -> Result<(), ChainError> {
-        self.write(Event::Spent { number })?;
-        self.notes[number].failures += 1;
-        if self.notes[number].failures < MOST_FAILURES {
+    /// Whether the block of a transaction is on the chain, as deep as the network asks for.
+    fn is_deep(&mut self, number: usize, mined: &Mined, event: &str) -> Result<bool, ChainError> {
+        let confirmations = self.client.network().confirmations;
+        let depth = self.client.latest_block()?.saturating_sub(mined.block_number) + 1;
+        let note = &mut self.notes[number];
+        note.depth = depth;
+        note.says(format!("{event} in block {}, {depth} of {confirmations} blocks deep", mined.block_number));
+        if !self.keeps(Rule::Confirmations) {
+            return Ok(true);
+        }
+        if depth < confirmations {
+            return Ok(false);
+        }
+        let is_there = self.client.block_hash(mined.block_number)? == Some(mined.block_hash);
+        if !is_there {
+            self.notes[number].says("its block is no longer on the chain");
+        }
+        Ok(is_there)
+    }
+
+    /// The contract refused what it would have taken when it was asked: something came in between. Whoever
+    /// believed it at once would pay twice when the block is taken back.
+    fn failed(&mut self, number: usize, mined: Mined) -> Result<(), ChainError> {
+        self.notes[number].taken = None;
+        if self.submissions[number].mined.is_some() {
+            self.undo(number)?;
+        }
+        if !self.is_deep(number, &mined, "failed")? {
             return Ok(());
         }
-        self.end(number, Outcome::Failed(format!("{MOST_FAILURES} transactions failed in their blocks")))
+        let complaint = self.complaint(number, mined.transaction)?;
+        self.write(Event::Spent { number })?;
+        let note = &mut self.notes[number];
+        note.failures += 1;
+        note.says(format!("its transaction {} failed: {complaint}", mined.transaction));
+        if note.failures < MOST_FAILURES {
+            return Ok(());
+        }
+        let reason =
+            format!("{MOST_FAILURES} transactions failed in their blocks; the last one: {complaint}");
+        self.end(number, Outcome::Failed(reason))
+    }
+
+    /// What speaks against a transaction that failed. No receipt says why, so it is asked again as a call.
+    fn complaint(&self, number: usize, hash: Digest) -> Result<String, ChainError> {
+        let known = self.submissions[number].attempts.iter().find(|attempt| attempt.hash == hash);
+        let Transaction { to, data, gas_limit, .. } = &known.expect("one of ours").transaction;
+        let mut request = json!({"from": self.account, "data": data, "gas": U64::from(*gas_limit)});
+        if let Some(to) = to {
+            request["to"] = json!(to);
+        }
+        let asked = call::<Bytes>(self.client.node(), "eth_call", json!([request, "latest"]));
+        match asked.map_err(explain_revert) {
+            Ok(_) => Ok("something came in between; it would succeed by now".into()),
+            Err(error @ (ChainError::Reverted { .. } | ChainError::Rpc { .. })) => Ok(error.to_string()),
+            Err(error) => Err(error),
+        }
     }
 
     /// No block holds it and its nonce is free: it is sent again, later with more to pay.
     fn missing(&mut self, number: usize, now: u64) -> Result<(), ChainError> {
         self.notes[number].taken = None;
         if self.submissions[number].mined.is_some() {
-            self.write(Event::Undone { number })?;
-            self.notes[number].sent = None;
+            self.undo(number)?;
         }
+        let latest = self.client.latest_block()?;
         let last = self.submissions[number].in_flight().last().expect("the caller looked").clone();
-        let is_due =
-            |after: u64, since: Option<u64>| since.is_none_or(|since| now >= since.saturating_add(after));
-        if is_due(REPLACE_AFTER, Some(last.time)) && !self.waits_for_others(last.transaction.nonce)? {
-            return self.replace(number, now, &last);
+        let is_passed_over = self.notes[number].sent.is_some_and(|sent| {
+            is_due(REPLACE_AFTER, sent.first, now) && latest.saturating_sub(sent.block) >= REPLACE_BLOCKS
+        });
+        if is_passed_over && !self.waits_for_others(last.transaction.nonce)? {
+            return self.replace(number, now, latest, &last);
         }
-        if is_due(REPEAT_AFTER, self.notes[number].sent) {
+        if self.notes[number].sent.is_none_or(|sent| is_due(REPEAT_AFTER, sent.last, now)) {
             if !self.keeps(Rule::SameBytes) {
                 self.write(Event::Spent { number })?;
                 return self.begin(number, now);
             }
-            self.broadcast(number, now, &last.raw);
+            self.broadcast(number, now, latest, &last);
+        }
+        if let Some((nonce, _)) = self.gap.filter(|(nonce, _)| *nonce < last.transaction.nonce) {
+            self.notes[number].detail = format!("it waits for the nonce {nonce}, which nothing here has");
         }
         Ok(())
     }
@@ -297,17 +314,18 @@ impl Outbox {
         Ok(self.client.nonce(self.account)? < nonce)
     }
 
-    fn replace(&mut self, number: usize, now: u64, last: &Attempt) -> Result<(), ChainError> {
+    fn replace(&mut self, number: usize, now: u64, latest: u64, last: &Attempt) -> Result<(), ChainError> {
         let old = &last.transaction;
-        let mut fees = Fees::quote(&self.client)?;
-        if self.keeps(Rule::Replacement) {
-            fees = fees.over(old.tip, old.fee_cap);
-        }
-        self.send(number, now, Transaction { tip: fees.tip, fee_cap: fees.cap, ..old.clone() })?;
+        let quote = Fees::quote(&self.client)?;
+        let fees = match self.keeps(Rule::Replacement) {
+            true => quote.over(old.tip, old.fee_cap),
+            false => quote,
+        };
+        self.send(number, now, Transaction { tip: fees.tip, fee_cap: fees.cap, ..old.clone() }, quote.cap)?;
         if self.signer.is_some() && self.notes[number].advice.is_some() {
             // What was signed stays valid while its replacement would cost too much.
             let paused = self.notes[number].clone();
-            self.broadcast(number, now, &last.raw);
+            self.broadcast(number, now, latest, last);
             let sent = self.notes[number].sent;
             self.notes[number] = super::Note { sent, ..paused };
         }
@@ -331,8 +349,14 @@ impl Outbox {
         let since = *self.notes[number].taken.get_or_insert(latest);
         let depth = latest.saturating_sub(since) + 1;
         let wanted = self.client.network().confirmations;
-        self.notes[number]
-            .says(format!("another transaction did this or took its nonce, {depth} of {wanted} blocks ago"));
+        let note = &mut self.notes[number];
+        note.depth = depth;
+        note.says(format!("another transaction did this or took its nonce, {depth} of {wanted} blocks ago"));
         Ok(depth >= wanted)
     }
+}
+
+/// Whether so many seconds have passed; a clock that was ahead since then has nothing to say.
+fn is_due(after: u64, since: u64, now: u64) -> bool {
+    now.checked_sub(since).is_none_or(|waited| waited >= after)
 }

@@ -2,23 +2,25 @@
 //!
 //! One journal per chain and account says what is to be done and every transaction that was signed
 //! for it. [`Outbox::advance`] looks at the chain and does the next thing; it can be stopped
-//! anywhere, called again any number of times, and continued by another process.
+//! anywhere, called again any number of times, and continued by another process. The journal only grows,
+//! by some kilobytes a submission.
 
 mod attempt;
 mod fees;
+mod names;
 mod record;
 mod why;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::run::{registration, store};
 use super::{ChainError, Client, Task};
 use crate::evidence::AnchorRecord;
-use crate::journal::{Journal, JournalError, read};
+use crate::journal::{Journal, JournalError};
 use crate::ledger::RunFolder;
-use crate::primitives::Address;
+use crate::primitives::{Address, Digest};
 use crate::receipt::Signer;
 use record::{Event, apply, replay};
 pub use record::{Mined, Outcome, Submission};
@@ -58,12 +60,24 @@ struct Note {
     detail: String,
     /// What the user can do, where nobody else can.
     advice: Option<String>,
-    /// Unix seconds at which its bytes last left.
-    sent: Option<u64>,
+    /// When its last bytes left this process; none before the first time.
+    sent: Option<Sent>,
     /// Block at which its nonce, or its effect, was first seen to be taken by something else.
     taken: Option<u64>,
+    /// How deep lies what it waits for.
+    depth: u64,
+    /// Why the run folder did not take its record.
+    unstored: Option<String>,
     /// Transactions that failed in their blocks.
     failures: usize,
+}
+
+/// Unix seconds at which bytes left for the first and the last time, and the latest block at the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    first: u64,
+    last: u64,
+    block: u64,
 }
 
 impl Note {
@@ -92,21 +106,18 @@ impl Outbox {
     /// Opens the outbox of the signer's account, which is made if it is missing, among those in `folder`.
     ///
     /// # Errors
-    /// [`JournalError::Locked`] when another process submits for this account, else what the node or the
-    /// disk reports.
+    /// [`ChainError::Busy`] when another process submits for this account, else what the node or the disk reports.
     pub fn open(folder: &Path, client: Client, signer: Arc<dyn Signer>) -> Result<Outbox, ChainError> {
         let account = signer.address();
         Outbox::of(folder, client, account, Some(signer))
     }
 
-    /// Opens the outboxes of all accounts that submitted to this chain, to look only.
+    /// Opens the outbox of an account to look only: nothing is signed or sent.
     ///
     /// # Errors
     /// As of [`Outbox::open`].
-    pub fn watch(folder: &Path, client: &Client) -> Result<Vec<Outbox>, ChainError> {
-        let prefix = Self::prefix(client)?;
-        let accounts = names(folder)?.into_iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok());
-        accounts.map(|account| Outbox::of(folder, client.clone(), account, None)).collect()
+    pub fn watch(folder: &Path, client: Client, account: Address) -> Result<Outbox, ChainError> {
+        Outbox::of(folder, client, account, None)
     }
 
     fn of(
@@ -115,40 +126,21 @@ impl Outbox {
         account: Address,
         signer: Option<Arc<dyn Signer>>,
     ) -> Result<Outbox, ChainError> {
-        let folder = folder.join(format!("{}{account:#x}", Self::prefix(&client)?));
+        let folder = folder.join(names::of(&client, account)?);
         std::fs::create_dir_all(&folder).map_err(|error| JournalError::of_file(&folder, &error))?;
         let path = folder.join(JOURNAL);
-        let (journal, recovered) = match Journal::create(&path, PURPOSE) {
-            Err(JournalError::Exists { .. }) => Journal::open(&path, PURPOSE)?,
-            created => (created?, Default::default()),
+        let opened = match Journal::create(&path, PURPOSE) {
+            Err(JournalError::Exists { .. }) => Journal::open(&path, PURPOSE),
+            created => created.map(|journal| (journal, Default::default())),
+        };
+        let (journal, recovered) = match opened {
+            Err(JournalError::Locked { .. }) => return Err(ChainError::Busy { account }),
+            opened => opened?,
         };
         let submissions = replay(&recovered.frames).map_err(|detail| damaged(&path, detail))?;
         let notes = vec![Note::default(); submissions.len()];
         let (gap, record, off) = (None, None, None);
         Ok(Outbox { journal, client, account, signer, submissions, notes, gap, record, off })
-    }
-
-    /// How the names of a chain's outboxes begin; the account follows. Development chains share an id, so
-    /// their first block tells them apart.
-    fn prefix(client: &Client) -> Result<String, ChainError> {
-        Ok(match client.network().is_development() {
-            true => format!("{}-{:.8}-", client.chain_id(), format!("{:x}", client.genesis()?)),
-            false => format!("{}-", client.chain_id()),
-        })
-    }
-
-    /// The submissions of every account and chain in `folder`, by the names of their outboxes. Nothing is
-    /// locked or asked.
-    ///
-    /// # Errors
-    /// What the disk reports, and [`ChainError::Outbox`] for a damaged one.
-    pub fn all(folder: &Path) -> Result<Vec<(String, Vec<Submission>)>, ChainError> {
-        let known = names(folder)?.into_iter().map(|name| {
-            let path = folder.join(&name).join(JOURNAL);
-            let frames = read(&path, PURPOSE)?.frames;
-            Ok((name, replay(&frames).map_err(|detail| damaged(&path, detail))?))
-        });
-        known.collect()
     }
 
     /// Without one of the rules, to see what becomes of the submissions.
@@ -175,7 +167,7 @@ impl Outbox {
         };
         if let Some(number) = self.submissions.iter().position(is_same) {
             if self.submissions[number].outcome.is_some() {
-                self.write(Event::Undone { number })?;
+                self.undo(number)?;
             }
             return Ok(number);
         }
@@ -206,6 +198,13 @@ impl Outbox {
         numbered.filter(|(_, submission)| submission.outcome.is_none()).map(|(number, _)| number)
     }
 
+    /// What changes as long as waiting leads somewhere: what is left to do, the block that holds it, and how deep
+    /// that lies.
+    pub fn progress(&self) -> Vec<(usize, Option<Digest>, u64)> {
+        let block = |number: usize| self.submissions[number].mined.map(|mined| mined.block_hash);
+        self.open_numbers().map(|number| (number, block(number), self.notes[number].depth)).collect()
+    }
+
     /// Looks at the chain once and does the next thing for every submission; `now` is Unix seconds. What a node
     /// says or fails to say stops nothing: [`Outbox::why`] tells it, and the next call tries again.
     ///
@@ -213,12 +212,10 @@ impl Outbox {
     /// [`ChainError::Journal`] when the disk fails, before anything that it could not hold has left,
     /// [`ChainError::Sign`] when the key does not sign.
     pub fn advance(&mut self, now: u64) -> Result<(), ChainError> {
+        self.supersede()?;
         match self.look_around().and_then(|()| self.step_all(now)) {
-            // Nobody answers, or nonsense: asking more would only take longer.
-            Err(
-                error
-                @ (ChainError::Transport { .. } | ChainError::Malformed { .. } | ChainError::Rpc { .. }),
-            ) => {
+            // Asking more would only take longer.
+            Err(error) if error.is_silence() || matches!(error, ChainError::WrongChain { .. }) => {
                 let open: Vec<usize> = self.open_numbers().collect();
                 open.into_iter().for_each(|number| self.notes[number].says(error.to_string()));
                 Ok(())
@@ -227,22 +224,41 @@ impl Outbox {
         }
     }
 
+    /// A head that was never signed is not worth its fee while a larger one of its log waits too.
+    fn supersede(&mut self) -> Result<(), ChainError> {
+        let open: Vec<usize> = self.open_numbers().collect();
+        let mut largest = BTreeMap::new();
+        for (log, size) in open.iter().filter_map(|number| self.submissions[*number].log()) {
+            let known = largest.entry(log).or_insert(size);
+            *known = size.max(*known);
+        }
+        for number in open {
+            let is_smaller = self.submissions[number].log().is_some_and(|(log, size)| size < largest[&log]);
+            if is_smaller && self.submissions[number].attempts.is_empty() {
+                self.write(Event::Ended { number, outcome: Outcome::Superseded })?;
+            }
+        }
+        Ok(())
+    }
+
     fn look_around(&mut self) -> Result<(), ChainError> {
+        // Another chain's answers would be believed, and it gets nothing.
+        self.client.check_chain()?;
         self.reopen()?;
         self.fill_gaps()
     }
 
     fn step_all(&mut self, now: u64) -> Result<(), ChainError> {
-        let open: Vec<usize> = self.open_numbers().collect();
+        let (open, mut is_first) = (self.open_numbers().collect::<Vec<_>>(), true);
         for number in open {
             // Nothing new is signed before the earlier ones are final: what it builds on could be taken
             // back, and it would be paid for in vain. A filler is what they wait for.
             let is_filler = matches!(self.submissions[number].task, Task::Fill { .. });
-            let is_first = self.open_numbers().all(|other| other >= number);
             match self.step(number, now, is_filler || is_first) {
                 Err(
                     error @ (ChainError::Behind { .. }
                     | ChainError::OtherHistory { .. }
+                    | ChainError::NotRunLedger { .. }
                     | ChainError::Reverted { .. }),
                 ) => {
                     // A node that lags behind, or a block that is taken back, refuses for a while.
@@ -251,16 +267,13 @@ impl Outbox {
                         false => self.notes[number].says(error.to_string()),
                     }
                 }
-                // The node refuses this one, or speaks for another chain, which gets nothing.
-                Err(
-                    error @ (ChainError::WrongChain { .. }
-                    | ChainError::Rpc { .. }
-                    | ChainError::Malformed { .. }),
-                ) => {
+                // The node refuses this one.
+                Err(error @ (ChainError::Rpc { .. } | ChainError::Malformed { .. })) => {
                     self.notes[number].says(error.to_string());
                 }
                 done => done?,
             }
+            is_first &= self.submissions[number].outcome.is_some();
         }
         Ok(())
     }
@@ -283,7 +296,7 @@ impl Outbox {
             });
             let Some((block, number, hash)) = ended.max() else { return Ok(()) };
             match self.client.block_hash(block)? {
-                Some(other) if other != hash => self.write(Event::Undone { number })?,
+                Some(other) if other != hash => self.undo(number)?,
                 // A node that does not know the block lags behind.
                 _ => return Ok(()),
             }
@@ -322,12 +335,19 @@ impl Outbox {
             let folder = folder.and_then(|path| RunFolder::open(path).ok());
             // A folder that was moved or removed meanwhile has no use for it, and another run's even less.
             let is_own = |folder: &RunFolder| registration(folder).is_ok_and(|run| run.run() == head.run);
-            if let Some(folder) = folder.filter(is_own) {
-                store(&folder, &record)?;
-            }
+            // One that takes no record must not stop what waits behind this.
+            let stored = folder.filter(is_own).map_or(Ok(()), |folder| store(&folder, &record));
+            self.notes[number].unstored = stored.err().map(|error| error.to_string());
             self.record = Some((number, record));
         }
         self.write(Event::Ended { number, outcome })
+    }
+
+    /// What was thought to be done is to be done again, first with the bytes that were sent before.
+    fn undo(&mut self, number: usize) -> Result<(), ChainError> {
+        self.write(Event::Undone { number })?;
+        self.notes[number].sent = None;
+        Ok(())
     }
 
     /// The client, at the contract that a submission is for.
@@ -344,25 +364,6 @@ impl Outbox {
         self.notes.resize(self.submissions.len(), Note::default());
         Ok(())
     }
-}
-
-/// Names of the outboxes in a folder. One without a journal was killed before it held anything.
-fn names(folder: &Path) -> Result<BTreeSet<String>, ChainError> {
-    let failed = |error: std::io::Error| JournalError::of_file(folder, &error);
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut names = BTreeSet::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str())
-            && path.join(JOURNAL).exists()
-        {
-            names.insert(name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 fn damaged(path: &Path, detail: String) -> ChainError {

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Task;
 use crate::chain::transaction::Transaction;
 use crate::primitives::{Address, Digest};
+use crate::receipt::log_id;
+
+/// The window of the budget, seconds.
+const DAY: u64 = 86_400;
 
 /// One frame of an outbox's journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,8 @@ pub struct Mined {
 pub enum Outcome {
     /// The chain has it, as deep as the network asks for; the transaction is one of ours, if given.
     Final(Option<Mined>),
+    /// A larger head of the same log stands for it.
+    Superseded,
     /// It cannot be done.
     Failed(String),
 }
@@ -99,8 +105,16 @@ impl Submission {
         &self.attempts[self.live..]
     }
 
-    /// What its transactions cost since `from`, or may still cost, wei. What was signed long ago can be mined now.
-    pub(super) fn reserved(&self, from: u64) -> u128 {
+    /// The log that an anchor belongs to, and how many receipts of it.
+    pub(super) fn log(&self) -> Option<((Address, Digest), u64)> {
+        let Task::Anchor(head) = self.task else { return None };
+        Some(((self.contract, log_id(head.run, head.worker, head.lane)), head.size))
+    }
+
+    /// What its transactions cost within a day of `now`, or may still cost, wei: what was signed long ago can be
+    /// mined now, and a clock that was far ahead says nothing about today.
+    pub(super) fn reserved(&self, now: u64) -> u128 {
+        let is_recent = |time: u64| time.abs_diff(now) <= DAY;
         let seen = self.mined.and_then(|mined| {
             let own = self.attempts.iter().find(|attempt| attempt.hash == mined.transaction)?;
             Some((own.transaction.nonce, mined))
@@ -110,7 +124,7 @@ impl Submission {
             // One nonce costs once.
             let mined = seen.filter(|(nonce, _)| *nonce == transaction.nonce).map(|(_, mined)| mined);
             let may_cost = number >= self.live && self.outcome.is_none();
-            if may_cost || *time >= from || mined.is_some_and(|mined| mined.seen >= from) {
+            if may_cost || is_recent(*time) || mined.is_some_and(|mined| is_recent(mined.seen)) {
                 let known = most.entry(transaction.nonce).or_default();
                 *known = mined.map_or(transaction.most().max(*known), |mined| mined.cost);
             }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chains import GALILEO, OnChain, anvil, ask, gradients, needs_anvil, networks, payer
+from chains import GALILEO, OnChain, anvil, ask, gradients, needs_anvil, networks, payer, until
 from counterfoil import Chain, Key, Record, Run, errors
+from counterfoil.run import Session
 
 pytestmark = needs_anvil
 
@@ -22,13 +25,6 @@ def dev(own_home: Path) -> Iterator[str]:
     with anvil() as url:
         Chain.deploy(url)
         yield url
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def anchors(chain: Chain, path: Path) -> int:
@@ -141,4 +137,61 @@ def test_a_run_is_anchored_to_one_chain_and_while_it_is_open(dev: str, tmp_path:
             run.anchor_to(chain)
     with pytest.raises(errors.InvalidInput):
         run.anchor_to(chain)
-    assert not [each for each in threading.enumerate() if each.name == "counterfoil-anchoring"]
+    assert not threads()
+
+
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "counterfoil-anchoring"]
+
+
+def test_a_run_that_is_dropped_is_anchored_no_more(dev: str, tmp_path: Path) -> None:
+    """A thread holds a run that nobody else has, and its lock, as long as the program lives."""
+    chain = Chain.connect(dev)
+    run = Run.create(tmp_path / "run")
+    run.anchor_to(chain, steps=1000)
+    run.record_step(1, gradients(1))
+    run.flush()
+    del run
+    gc.collect()
+    with Run.open(tmp_path / "run") as again:
+        assert again.step == 1
+    until(lambda: not threads())
+    assert anchors(chain, tmp_path / "run") == 0
+
+
+def test_a_run_that_is_dropped_while_it_is_anchored_is_free(dev: str, tmp_path: Path) -> None:
+    """Who waits for a block keeps the run's lock."""
+    chain = Chain.connect(dev)
+    ask(dev, "evm_setAutomine", False)
+    run = Run.create(tmp_path / "run")
+    run.anchor_to(chain, steps=1)
+    run.record_step(1, gradients(1))
+    until(lambda: int(ask(dev, "txpool_status")["pending"], 16) == 1)
+    del run
+    gc.collect()
+    Run.open(tmp_path / "run").close()
+    ask(dev, "evm_setAutomine", True)
+    ask(dev, "evm_mine")
+    until(lambda: not threads())
+    assert anchors(chain, tmp_path / "run") == 1
+
+
+@pytest.mark.parametrize(
+    "when", [{"steps": 0}, {"steps": -1}, {"minutes": 0}, {"minutes": -1}, {"minutes": math.nan}], ids=str
+)
+def test_what_is_no_time_to_anchor_is_refused(dev: str, tmp_path: Path, when: dict[str, float]) -> None:
+    """An anchor in every tick of the clock, or never."""
+    with Run.create(tmp_path / "run") as run, pytest.raises(errors.InvalidInput):
+        run.anchor_to(Chain.connect(dev), **when)  # type: ignore[arg-type]
+    assert Chain.connect(dev).head(tmp_path / "run") is None
+
+
+def test_a_sessions_key_does_not_pay(dev: str, tmp_path: Path) -> None:
+    """A run of days whose every anchor the contract refuses."""
+    chain, worker = Chain.connect(dev), Key.generate()
+    with Run.create(tmp_path / "run", key=worker, session=Session(Key.generate())) as run:
+        with pytest.raises(errors.InvalidInput, match="pass the worker's key") as caught:
+            run.anchor_to(chain)
+        assert caught.value.expected == worker.address
+        run.anchor_to(chain, worker)
+    assert anchors(chain, tmp_path / "run") == 1

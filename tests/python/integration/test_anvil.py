@@ -1,4 +1,6 @@
-"""One script on the development chain and on anvil, an EVM of other people, must leave equal traces."""
+"""One script on the development chain and on anvil, a node of other people, must leave equal traces.
+
+Both execute on revm: what differs is everything around it, from pools and blocks to JSON-RPC."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from eth_account import Account
 from web3 import Web3
 
 import counterfoil
-from chains import OnChain, anvil, ask, needs_anvil, networks, payer, record
+from chains import OnChain, anvil, ask, needs_anvil, networks, payer, record, until
 from counterfoil import Chain, Key
 from counterfoil.chain import submissions
 from galileo import BadTiming, serve
@@ -163,10 +163,3 @@ def test_a_deployment_that_is_mined_between_two_looks_is_paid_for_once(
 def state() -> str:
     """Where the newest anchor stands by the outbox."""
     return [state for _, task, state in submissions() if task.startswith("anchor of")][-1]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end, state()
-        time.sleep(0.02)

@@ -350,6 +350,27 @@ def test_what_is_no_proxy_is_named_without_its_password(
     assert "secret" not in told
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:1/v3/SECRET",
+        "http://user:SECRET@127.0.0.1:1",
+        "http://127.0.0.1:1?key=SECRET",
+        "https://SECRET node/",
+        "https://:SECRET@",
+        "http:///SECRET",
+        "wss://node.example/v3/SECRET",
+        "node.example/v3/SECRET",
+        "user:SECRET@node.example",
+    ],
+)
+def test_an_address_is_not_repeated_whole(own_home: Path, address: str) -> None:
+    """A gateway's key in an issue, a log or a notebook."""
+    with pytest.raises(errors.CounterfoilError) as refused:
+        Chain.connect(address)
+    assert "SECRET" not in str(refused.value)
+
+
 # Ctrl-C
 
 WAITING = """

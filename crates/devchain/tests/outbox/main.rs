@@ -1,6 +1,7 @@
 //! Submissions through a node that fails in every way: with eventual service each is done exactly
 //! once, no money is lost, and each rule that makes it so is missed when it is off.
 
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod world;
@@ -15,12 +16,14 @@ use common::{IRunLedger, head, legacy, log_of, registration, signer};
 use counterfoil::chain::outbox::{Outbox, Outcome, Rule};
 use counterfoil::chain::{Client, DEVELOPMENT_CHAIN, Networks, Node, SignedHead, Task};
 use serde_json::json;
-use world::{Dice, Faulty, Killed, TIP_FLOOR, World};
+use world::{Dice, FAULTS, Faulty, Killed, Sent, TIP_FLOOR, World};
 
 const CONFIRMATIONS: u64 = 10;
 /// Seconds between two looks.
 const TICK: u64 = 5;
 const DAY: u64 = 86_400;
+const SUPERSEDED: &str = "a larger head took the place of one";
+const ANCHORED: &str = "a head was anchored";
 
 /// What went wrong with one schedule.
 #[derive(Debug)]
@@ -29,11 +32,12 @@ struct Wrong(#[allow(dead_code, reason = "it is printed")] String);
 fn tasks(dice: &mut Dice, worker: Address) -> Vec<Task> {
     let run = registration(worker);
     let mut tasks = vec![Task::Register(run)];
-    for size in 1..=2 + dice.below(3) {
-        tasks.push(Task::Anchor(head(run.run(), worker, size)));
-    }
-    if dice.one_in(2) {
-        tasks.push(Task::Anchor(SignedHead { lane: 1, ..head(run.run(), worker, 9) }));
+    let mut sizes = vec![0; 2 + dice.below(3) as usize];
+    for _ in 0..sizes.len() as u64 + 1 + dice.below(3) {
+        let lane = dice.below(sizes.len() as u64);
+        let size = &mut sizes[lane as usize];
+        *size += 1 + dice.below(2);
+        tasks.push(Task::Anchor(SignedHead { lane: lane as u32, ..head(run.run(), worker, *size) }));
     }
     // Somebody presses the button twice.
     tasks.push(tasks[dice.below(tasks.len() as u64) as usize].clone());
@@ -65,9 +69,9 @@ fn schedule(seed: u64, off: Option<Rule>, fired: &mut BTreeMap<&'static str, u64
         true => (12_000_000_000, 1_500_000_000_000_000),
         false => (50_000_000_000, u128::MAX / 4),
     };
-    let own = json!([{"chainId": 31_337, "confirmations": CONFIRMATIONS, "tipFloor": TIP_FLOOR,
+    let table = json!([{"chainId": 31_337, "confirmations": CONFIRMATIONS, "tipFloor": TIP_FLOOR,
         "feeCap": fee_cap.to_string(), "budget": budget.to_string()}]);
-    std::fs::write(folder.path().join("networks.json"), own.to_string()).unwrap();
+    std::fs::write(folder.path().join("networks.json"), table.to_string()).unwrap();
     let networks = Networks::load(folder.path()).unwrap();
     let contract = node.world().dev().contract();
     let open = || {
@@ -92,7 +96,8 @@ fn schedule(seed: u64, off: Option<Rule>, fired: &mut BTreeMap<&'static str, u64
     };
     let mut outbox = patient(&open);
     let mut wanted = tasks(&mut dice, account).into_iter().peekable();
-    let mut given: Vec<Task> = Vec::new();
+    // While a head waits for those before it, the next one takes its place.
+    let pace = if dice.one_in(2) { 3 } else { 25 };
     let (mut now, mut spent, mut ticks) = (1_000_000_000, BTreeMap::<u64, u128>::new(), 0);
     let foreign = |dev: &counterfoil_devchain::DevChain, nonce: u64| {
         let call = IRunLedger::setAnchorerCall { run: B256::ZERO, lane: nonce as u32, anchorer: account };
@@ -109,11 +114,8 @@ fn schedule(seed: u64, off: Option<Rule>, fired: &mut BTreeMap<&'static str, u64
         // Whatever the last fault undid is noticed by the next look.
         idle = if is_idle { idle + 1 } else { 0 };
         node.world().is_faulty = ticks < 120 && !is_idle;
-        if let Some(task) = wanted.next_if(|_| dice.one_in(3)) {
-            outbox.submit(task.clone(), None).map_err(|error| Wrong(error.to_string()))?;
-            if !given.contains(&task) {
-                given.push(task);
-            }
+        if let Some(task) = wanted.next_if(|_| dice.one_in(pace)) {
+            outbox.submit(task, None).map_err(|error| Wrong(error.to_string()))?;
         }
         let looked = catch_unwind(AssertUnwindSafe(|| outbox.advance(now)));
         match looked {
@@ -124,15 +126,17 @@ fn schedule(seed: u64, off: Option<Rule>, fired: &mut BTreeMap<&'static str, u64
             }
             Err(payload) => resume_unwind(payload),
         }
-        for (number, submission) in outbox.submissions().iter().enumerate() {
-            if submission.outcome.is_none() && outbox.why(number).is_empty() {
-                return Err(Wrong("a submission waits and nobody knows why".into()));
-            }
-        }
+        check_reasons(&outbox)?;
         let paused = outbox.paused().is_some();
         let mut world = node.world();
+        if world.leaked > 0 {
+            return Err(Wrong("a transaction went to another chain".into()));
+        }
         world.tick(&foreign);
-        let total: u128 = world.mined().filter(|sent| sent.raw[0] == 2).map(|sent| sent.cost).sum();
+        let total: u128 = own(&world).map(|sent| sent.cost).sum();
+        if let Some(sent) = own(&world).find(|sent| sent.cap > fee_cap.into()) {
+            return Err(Wrong(format!("{} wei per gas were offered, {fee_cap} allowed", sent.cap)));
+        }
         spent.insert(now, total);
         let before = spent.range(..=now - DAY).next_back().map_or(0, |(_, total)| *total);
         if total.saturating_sub(before) > budget {
@@ -144,28 +148,52 @@ fn schedule(seed: u64, off: Option<Rule>, fired: &mut BTreeMap<&'static str, u64
     for (fault, count) in &world.fired {
         *fired.entry(fault).or_default() += count;
     }
-    for submission in outbox.submissions() {
-        if !matches!(submission.outcome, Some(Outcome::Final(_))) {
-            return Err(Wrong(format!("{}: {:?}", submission.task, submission.outcome)));
-        }
-    }
     let hashes: BTreeSet<B256> = world.mined().map(|sent| sent.hash).collect();
     for submission in outbox.submissions() {
-        let own = submission.transactions().find(|hash| hashes.contains(hash));
-        if own.is_some() && matches!(submission.outcome, Some(Outcome::Final(None))) {
-            return Err(Wrong(format!("{}: its own transaction is mistaken for another's", submission.task)));
+        let has_own = submission.transactions().any(|hash| hashes.contains(&hash));
+        if has_own && !matches!(submission.outcome, Some(Outcome::Final(Some(_)))) {
+            let (task, outcome) = (&submission.task, &submission.outcome);
+            return Err(Wrong(format!("{task}: {outcome:?}, and its own transaction is on the chain")));
         }
     }
     let written: BTreeSet<B256> = outbox.submissions().iter().flat_map(|s| s.transactions()).collect();
-    if let Some(sent) = world.mined().find(|sent| sent.raw[0] == 2 && !written.contains(&sent.hash)) {
+    if let Some(sent) = own(&world).find(|sent| !written.contains(&sent.hash)) {
         return Err(Wrong(format!("the transaction {} was written down nowhere", sent.hash)));
     }
-    let most = given.len() as u64 - u64::from(is_registered) + world.vanished;
-    check_chain(&world, &given, most)
+    for submission in outbox.submissions() {
+        let event = match submission.outcome {
+            Some(Outcome::Superseded) => SUPERSEDED,
+            _ => ANCHORED,
+        };
+        *fired.entry(event).or_default() += u64::from(matches!(submission.task, Task::Anchor(_)));
+    }
+    check_chain(&world, &outbox, is_registered)
 }
 
-/// The chain holds every anchor once, in order, and nothing was paid for that was not needed.
-fn check_chain(world: &World, given: &[Task], most: u64) -> Result<(), Wrong> {
+/// What the outbox sent and a block took.
+fn own(world: &World) -> impl Iterator<Item = &Sent> {
+    world.mined().filter(|sent| sent.raw[0] == 2)
+}
+
+/// Whatever waits says which task it is and why, and what waits for the user says what to do.
+fn check_reasons(outbox: &Outbox) -> Result<(), Wrong> {
+    for number in outbox.open_numbers() {
+        let (why, task) = (outbox.why(number), outbox.submissions()[number].task.to_string());
+        if why.strip_prefix(&task).is_none_or(|reason| reason.len() < ": it waits".len()) {
+            return Err(Wrong(format!("nobody knows why it waits: {why}")));
+        }
+    }
+    let Some(why) = outbox.paused().map(|number| outbox.why(number)) else { return Ok(()) };
+    let limits = ["raise feeCap in networks.json", "raise budget in networks.json"];
+    match limits.map(|limit| format!("{limit}, then: counterfoil chain resume --chain dev")) {
+        advice if advice.iter().any(|advice| why.ends_with(advice)) => Ok(()),
+        _ => Err(Wrong(format!("nobody knows what to do: {why}"))),
+    }
+}
+
+/// The chain holds what is final, once, in order, up to the largest head of each log; and nothing was paid for
+/// that was not needed.
+fn check_chain(world: &World, outbox: &Outbox, is_registered: bool) -> Result<(), Wrong> {
     let filter = json!([{"fromBlock": "0x0", "toBlock": "latest"}]);
     let events = world.dev().call("eth_getLogs", filter).unwrap();
     let mut found: BTreeMap<B256, Vec<(u64, u64)>> = BTreeMap::new();
@@ -176,19 +204,36 @@ fn check_chain(world: &World, given: &[Task], most: u64) -> Result<(), Wrong> {
             found.entry(anchored.log).or_default().push((anchored.index, anchored.size));
         }
     }
-    let mut expected: BTreeMap<B256, Vec<(u64, u64)>> = BTreeMap::new();
-    for task in given {
-        if let Task::Anchor(head) = task {
-            let known = expected.entry(log_of(head)).or_default();
-            known.push((known.len() as u64, head.size));
+    let (mut anchored, mut largest) = (BTreeMap::<B256, BTreeSet<u64>>::new(), BTreeMap::new());
+    let mut needed = world.vanished;
+    for submission in outbox.submissions() {
+        let is_final = match &submission.outcome {
+            Some(Outcome::Final(_)) => true,
+            Some(Outcome::Superseded) => false,
+            // Who asks for it again when the larger one is there is told by the chain.
+            Some(Outcome::Failed(reason)) if reason.contains("continue the newer record") => false,
+            outcome => return Err(Wrong(format!("{}: {outcome:?}", submission.task))),
+        };
+        needed += u64::from(is_final && !matches!(submission.task, Task::Fill { .. }));
+        if let Task::Anchor(head) = &submission.task {
+            let largest = largest.entry(log_of(head)).or_insert((0, false));
+            *largest = (*largest).max((head.size, is_final));
+            anchored.entry(log_of(head)).or_default().extend(is_final.then_some(head.size));
+        } else if !is_final {
+            return Err(Wrong(format!("{} is no head, and has no larger one", submission.task)));
         }
     }
+    if let Some(((size, _), log)) = largest.iter().map(|(log, last)| (*last, log)).find(|((_, is), _)| !is) {
+        return Err(Wrong(format!("the head of {size} receipts of {log} is missing, and none is larger")));
+    }
+    let expected: BTreeMap<B256, Vec<(u64, u64)>> =
+        anchored.into_iter().map(|(log, sizes)| (log, (0..).zip(sizes).collect())).collect();
     if found != expected {
         return Err(Wrong(format!("the chain holds {found:?}, expected {expected:?}")));
     }
-    let own = world.mined().filter(|sent| sent.raw[0] == 2).count() as u64;
-    if own > most {
-        return Err(Wrong(format!("{own} transactions were paid for, {most} were needed")));
+    let paid = own(world).count() as u64 + u64::from(is_registered);
+    if paid > needed {
+        return Err(Wrong(format!("{paid} transactions were paid for, {needed} were needed")));
     }
     let nonces: Vec<u64> = world.mined().map(|sent| sent.nonce).collect();
     let distinct: BTreeSet<u64> = nonces.iter().copied().collect();
@@ -218,7 +263,11 @@ fn every_submission_is_done_once_whatever_the_node_does() {
     let wrong: Vec<_> = (1..=schedules())
         .filter_map(|seed| schedule(seed, None, &mut fired).err().map(|wrong| (seed, wrong)))
         .collect();
-    println!("{} schedules; faults fired: {fired:?}", schedules());
+    println!("{} schedules; what happened: {fired:?}", schedules());
+    for event in FAULTS.into_iter().chain([SUPERSEDED, ANCHORED]) {
+        let count = fired.get(event).copied().unwrap_or_default();
+        assert!(count >= 100 || schedules() < 2000, "{event}: {count} times");
+    }
     assert!(wrong.is_empty(), "{} schedules: {:#?}", wrong.len(), &wrong[..wrong.len().min(4)]);
 }
 
@@ -245,6 +294,10 @@ fn each_rule_is_missed() {
             schedule(seed, Some(rule), &mut BTreeMap::new()).err().map(|wrong| (seed, wrong))
         });
         println!("{rule:?} off: {missed:?}");
-        assert!(missed.is_some(), "without {rule:?} nothing goes wrong");
+        let (seed, _) = missed.unwrap_or_else(|| panic!("without {rule:?} nothing goes wrong"));
+        assert!(
+            schedule(seed, None, &mut BTreeMap::new()).is_ok(),
+            "{rule:?}: {seed} goes wrong with it too"
+        );
     }
 }

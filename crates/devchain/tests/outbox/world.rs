@@ -15,6 +15,27 @@ pub(crate) const TIP_FLOOR: u64 = 2_000_000_000;
 /// Blocks that a lagging replica is behind.
 const LAG: usize = 3;
 
+/// Everything that goes wrong, but for what only the rule of own nonces would meet.
+pub(crate) const FAULTS: [&str; 17] = [
+    "busy (429)",
+    "dropped transaction",
+    "empty block",
+    "fee spike",
+    "foreign transaction",
+    "foreign transaction taken back",
+    "killed after a call",
+    "killed before a call",
+    "lagging replica",
+    "lost answer",
+    "malformed answer",
+    "node of another chain",
+    "reorganisation",
+    "reorganisation of what was final",
+    "time-out after it was taken",
+    "unreachable",
+    "wrong chain id",
+];
+
 /// What unwinds when the process is killed.
 pub(crate) struct Killed;
 
@@ -45,7 +66,7 @@ pub(crate) struct Sent {
     pub(crate) hash: B256,
     pub(crate) nonce: u64,
     tip: u128,
-    cap: u128,
+    pub(crate) cap: u128,
     /// Wei that it cost, once mined.
     pub(crate) cost: u128,
 }
@@ -76,7 +97,7 @@ pub(crate) struct World {
     dice: Dice,
     account: Address,
     blocks: Vec<Block>,
-    pool: BTreeMap<u64, Sent>,
+    pub(crate) pool: BTreeMap<u64, Sent>,
     dev: DevChain,
     /// What a lagging replica knows.
     old: DevChain,
@@ -87,6 +108,10 @@ pub(crate) struct World {
     pub(crate) fired: BTreeMap<&'static str, u64>,
     /// Foreign transactions that a reorganisation took away for ever.
     pub(crate) vanished: u64,
+    /// Whether the node's address leads to another chain, by its last word or since the last block.
+    is_elsewhere: bool,
+    /// Transactions that came meanwhile.
+    pub(crate) leaked: u64,
     /// Blocks that no reorganisation reaches.
     settled: usize,
     /// A block that will be taken back when the chain is so long.
@@ -126,6 +151,8 @@ impl World {
             is_killing: true,
             fired: BTreeMap::new(),
             vanished: 0,
+            is_elsewhere: false,
+            leaked: 0,
             settled: 1,
             doomed: None,
         };
@@ -189,6 +216,7 @@ impl World {
         if self.fire("fee spike", 15) {
             self.base_fee = 20 * GWEI;
         }
+        self.is_elsewhere = self.fire("node of another chain", 20);
         let empty = self.fire("empty block", 4);
         self.mine(!empty);
     }
@@ -200,7 +228,7 @@ impl World {
         self.pool.get(&next).filter(|sent| sent.cap >= self.base_fee + GWEI).cloned()
     }
 
-    fn mine(&mut self, takes: bool) {
+    pub(crate) fn mine(&mut self, takes: bool) {
         let mut block = Block { hash: B256::ZERO, sent: Vec::new() };
         while let Some(mut sent) = self.next_payer().filter(|_| takes) {
             let hash = self.dev.call("eth_sendRawTransaction", json!([sent.raw])).unwrap();
@@ -220,7 +248,7 @@ impl World {
     }
 
     /// The last blocks are replaced by empty ones; what they held is back in the pool, or lost.
-    fn reorganise(&mut self, depth: usize) {
+    pub(crate) fn reorganise(&mut self, depth: usize) {
         let depth = depth.min(self.blocks.len() - self.settled);
         let gone = self.blocks.split_off(self.blocks.len() - depth);
         self.forks += 1;
@@ -244,6 +272,10 @@ impl World {
 
     fn take(&mut self, raw: &Bytes) -> Result<Value, ChainError> {
         let sent = Sent::read(raw);
+        if self.is_elsewhere {
+            self.leaked += 1;
+            return World::refuse(-32000, "invalid chain id for signer");
+        }
         if self.mined().any(|mined| mined.hash == sent.hash)
             || self.pool.values().any(|p| p.hash == sent.hash)
         {
@@ -280,8 +312,8 @@ impl World {
         match method {
             "eth_sendRawTransaction" => self.take(&serde_json::from_value(params[0].clone()).unwrap()),
             "eth_chainId" => {
-                let wrong = self.fire("wrong chain", 40);
-                Ok(json!(U64::from(if wrong { 1u64 } else { 31_337 })))
+                self.is_elsewhere = self.fire("wrong chain id", 40);
+                Ok(json!(U64::from(if self.is_elsewhere { 1u64 } else { 31_337 })))
             }
             "eth_blockNumber" => Ok(json!(U64::from(seen - 1))),
             "eth_maxPriorityFeePerGas" => Ok(json!("0x1")),
