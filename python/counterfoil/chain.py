@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -128,7 +129,11 @@ class Chain:
             31337
         """
         folder = Path(_native.key_folder()) / "chain" if path is None else Path(path)
-        return cls(_native.Chain.dev(folder))
+        chain = _native.Chain.dev(folder)
+        if chain.dropped_bytes:
+            text = f"{folder}: {chain.dropped_bytes} bytes of a transaction that an interrupted process wrote were dropped"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return cls(chain)
 
     @classmethod
     def connect(cls, network: str, contract: str | None = None) -> Self:
@@ -154,7 +159,7 @@ class Chain:
     def deploy(cls, network: str, key: Key | None = None) -> Self:
         """Brings the run ledger to a network, at an address that follows from its code where that works.
 
-        Where it lies is written into `networks.json`. Repeating a call is safe.
+        Where that does not work, it is written into `networks.json`. Repeating a call is safe.
 
         Args:
             network: As of `connect`.
@@ -301,12 +306,11 @@ class Chain:
         """Says of each submission to this chain that waits why it does; sends nothing.
 
         Raises:
-            RunLocked: Another process submits right now.
             ChainError: The node does not answer.
         """
         return self._native.why()
 
-    def confirm(self, record: Mapping[str, Any]) -> tuple[str, bool, bool, int]:
+    def confirm(self, record: Mapping[str, Any]) -> tuple[str, bool, bool, int] | None:
         """Asks this chain about an anchor record.
 
         Args:
@@ -314,16 +318,17 @@ class Chain:
 
         Returns:
             The chain in words, whether it holds exactly this anchor, whether it is a development
-            chain, and the block's time by the chain's own word (the claimed one if unconfirmed).
+            chain, and the block's time by the chain's own word (the claimed one if it does not). None when
+            it has nothing to say: the record is another chain's or contract's, or its block is not known
+            yet or not as deep as the network asks for.
 
         Raises:
             ChainError: The node refuses or does not answer.
         """
-        time = self._native.confirm(json.dumps(record))
+        found = self._native.confirm(json.dumps(record))
         development = self.chain_id == _native.DEVELOPMENT_CHAIN
         name = f"development chain {self.chain_id}" if development else f"chain {self.chain_id}"
-        claimed = int(record["blockTime"])
-        return name, time is not None, development, claimed if time is None else time
+        return None if found is None else (name, found[0], development, found[1])
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[Served]:
@@ -342,12 +347,14 @@ class Chain:
         from http.server import ThreadingHTTPServer
 
         self._native.handle("[]")
-        with ThreadingHTTPServer(("127.0.0.1", port), _handler(self._native)) as server:
+        is_over = threading.Event()
+        with ThreadingHTTPServer(("127.0.0.1", port), _handler(self._native, is_over)) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
             thread.start()
             try:
                 yield Served(f"http://127.0.0.1:{server.server_port}")
             finally:
+                is_over.set()
                 server.shutdown()
                 thread.join()
 
@@ -357,8 +364,8 @@ def submissions() -> list[tuple[str, str, str]]:
     return _native.submissions()
 
 
-def _handler(chain: _native.Chain) -> type[BaseHTTPRequestHandler]:
-    """The class that answers: one POST is one JSON-RPC request or batch.
+def _handler(chain: _native.Chain, is_over: threading.Event) -> type[BaseHTTPRequestHandler]:
+    """The class that answers, on connections that may outlive the server: one POST is one JSON-RPC request or batch.
 
     A page on the web must not reach the chain through a visitor's browser: the Host header says
     whether a foreign name led the browser here, and Origin which page sent it.
@@ -378,6 +385,8 @@ def _handler(chain: _native.Chain) -> type[BaseHTTPRequestHandler]:
                 self._refuse(411, "a request names its length")
             elif int(length) > _LARGEST_REQUEST:
                 self._refuse(413, f"a request has at most {_LARGEST_REQUEST} bytes")
+            elif is_over.is_set():
+                self._refuse(503, "the chain is no longer served")
             else:
                 request = self.rfile.read(int(length)).decode(errors="replace")
                 self._answer(200, "application/json", chain.handle(request))

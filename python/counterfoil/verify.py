@@ -192,23 +192,37 @@ def verify(
         "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
         "now": int(time.time()),
     }
-    # A chain has nothing to say about a record of another one.
-    confirmed = [
-        chain.confirm(anchor) if chain and anchor["chainId"] == str(chain.chain_id) else None
-        for anchor in record.anchors
-    ]
+    confirmed: list[tuple[str, bool, bool, int] | None] = [None for _ in record.anchors]
     if chain is not None and record.run is not None:
-        judgement["heads"] = [
-            {"worker": worker, "lane": lane, "size": head[1]}
+        heads = {
+            (worker, lane): head
             for worker, lane in record.lanes
             if (head := chain.head(record, worker=worker, lane=lane)) is not None
+        }
+        judgement["heads"] = [
+            {"worker": worker, "lane": lane, "count": count, "size": size}
+            for (worker, lane), (count, size) in heads.items()
         ]
+        confirmed = _confirmed(record, chain)
         judgement["revocations_at"], judgement["revocations"] = chain.revocations(record)
     headline, document = record.verify(json.dumps(judgement), confirmed)
     verdict = Verdict(headline, json.loads(document))
     if verdict.status == "refuted":
         raise Refuted(verdict)
     return verdict
+
+
+def _confirmed(record: Record, chain: Chain) -> list[tuple[str, bool, bool, int] | None]:
+    """What a chain says about each anchor record. Records are hints, and one anchor is asked for once."""
+    known: dict[tuple[str, ...], tuple[str, bool, bool, int] | None] = {}
+    answers = []
+    for anchor in record.anchors:
+        names = ("chainId", "contract", "run", "worker", "lane", "index", "size", "root", "headDigest")
+        key = tuple(str(anchor[name]) for name in names)
+        if key not in known:
+            known[key] = chain.confirm(anchor)
+        answers.append(known[key])
+    return answers
 
 
 def _block_hash(text: str) -> str:

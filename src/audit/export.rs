@@ -25,8 +25,8 @@ pub struct Selection {
     /// Steps whose receipts and checkpoints are shown; none for all. Receipts of other kinds are
     /// always shown.
     pub steps: Option<BTreeSet<u64>>,
-    /// Tensors that are opened, as `<field>/<name>`; none for everything that the run opens. With a
-    /// number, only that chunk of the stored tensor is shown.
+    /// Tensors that are opened, as `<field>/<name>`, and fields that are opened as a whole, as `<field>`; none
+    /// for everything that the run opens. With a number, only that chunk of the stored tensor is shown.
     pub tensors: Option<BTreeMap<String, Option<u64>>>,
 }
 
@@ -219,12 +219,21 @@ impl Record {
                 continue;
             }
             flush(&mut withheld, &mut put)?;
-            match (&selection.tensors, &body) {
-                (Some(tensors), Some(body)) => self.parts(log, &shown, body, tensors, needed, &mut put)?,
-                (Some(_), None) => {}
-                (None, _) => {
-                    self.whole(log, &shown, body.as_ref(), needed, &mut layouts, &mut put)?;
-                }
+            let mut rest = shown.clone();
+            if let Some(tensors) = &selection.tensors {
+                let name = |field: &FieldOpening| {
+                    Some(body.as_ref()?.kind().fields.get(usize::from(field.index))?.name)
+                };
+                rest.parts.clear();
+                rest.fields.retain(|field| {
+                    let is_whole = name(field).filter(|name| tensors.get(*name) == Some(&None));
+                    needed.tensors.extend(is_whole.map(str::to_owned));
+                    is_whole.is_some()
+                });
+            }
+            self.whole(log, &rest, body.as_ref(), needed, &mut layouts, &mut put)?;
+            if let (Some(tensors), Some(body)) = (&selection.tensors, &body) {
+                self.parts(log, &shown, body, tensors, needed, &mut put)?;
             }
             put(Frame::Receipt(shown.receipt))?;
         }
@@ -273,6 +282,9 @@ impl Record {
         for field in fields {
             let Some(opened) = open(log, field, body) else { continue };
             let name = body.kind().fields[usize::from(field.index)].name;
+            if tensors.get(name) == Some(&None) {
+                continue;
+            }
             for (position, entry) in opened.state.entries().iter().enumerate() {
                 let path = format!("{name}/{}", entry.name);
                 let Some(chunk) = tensors.get(&path) else { continue };

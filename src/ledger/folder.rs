@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::LedgerError;
+use super::{Field, LedgerError};
 use crate::commit::merkle::CompactRange;
 use crate::commit::{Entry, Sha256};
 use crate::evidence::{AnchorRecord, FrameError, Log};
@@ -30,6 +30,8 @@ pub struct RunSettings {
     pub specification: Vec<u8>,
     /// Files of the recipe by their path with `/`.
     pub recipe: BTreeMap<String, Vec<u8>>,
+    /// The samples that training draws from.
+    pub dataset: Option<Field>,
 }
 
 fn damaged(place: &Path, detail: impl ToString) -> LedgerError {

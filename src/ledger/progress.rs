@@ -84,6 +84,9 @@ impl Progress {
             schema::CHECKPOINT if body.unsigned("step") != self.step => {
                 return Err(LedgerError::Step { expected: self.step, actual: body.unsigned("step") });
             }
+            schema::RESUME if body.unsigned("step") > self.step => {
+                return Err(LedgerError::Step { expected: self.step, actual: body.unsigned("step") });
+            }
             schema::POLICY => {
                 let first_step = body.unsigned("firstStep");
                 if first_step <= self.step {

@@ -101,7 +101,8 @@ impl Ledger {
             ("recipe", recipe.into()),
             ("policy", floor.into()),
         ];
-        ledger.record("genesis", &genesis, &[])?;
+        let dataset: Vec<_> = settings.dataset.iter().map(|field| ("dataset", field.clone())).collect();
+        ledger.record("genesis", &genesis, &dataset)?;
         ledger.delegate(session, &[])?;
         ledger.join(0)?;
         Ok(ledger)

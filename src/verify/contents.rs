@@ -250,6 +250,7 @@ fn anchored(name: &str, record: &AnchorRecord, confirmed: Confirmed) -> Anchored
         run: record.run,
         worker: record.worker,
         lane: record.lane,
+        index: record.index,
         size: record.size,
         root: record.root,
         chain,

@@ -30,11 +30,19 @@ struct Walk<'a> {
     /// Whether no tree head stands behind what is withheld, so that nothing binds it.
     unbound: bool,
     step: u64,
+    /// The shown steps that lead to the last one, with their flags: without those that a resume went back behind.
+    steps: Vec<(u64, u64)>,
     /// Whether receipts behind the last shown one are withheld, so that `step` is a lower bound.
     interrupted: bool,
     policies: Policies,
     checkpoint: Option<u64>,
+    /// What the next checkpoint holds: the opened state of the last step, or that which was resumed.
     state: States,
+    /// For each part of the state after a step, the last shown receipt that speaks of it (0 for none), by the steps
+    /// that lead here.
+    states: BTreeMap<u64, [u64; STATE.len()]>,
+    /// Whether what comes next is to be compared with the state before a resume.
+    is_resumed: bool,
     closed: bool,
     delegates: Delegates<'a>,
 }
@@ -60,10 +68,13 @@ pub(super) fn check(
         head: (Digest::ZERO, 0),
         unbound: false,
         step: 0,
+        steps: Vec::new(),
         interrupted: false,
         policies: Policies::new(specification.floor()),
         checkpoint: None,
         state: Vec::new(),
+        states: BTreeMap::new(),
+        is_resumed: false,
         closed: false,
         delegates: Delegates::new(log, genesis.body.bytes32("run")),
     };
@@ -86,6 +97,10 @@ pub(super) fn check(
         findings.broken(format!("{}: first receipt", walk.place()), "genesis or join", "an empty ledger");
     }
     check_anchors(&walk, evidence, findings);
+    findings.steps += walk.steps.len() as u64;
+    let flagged = |flag: u64| walk.steps.iter().filter(|(_, flags)| flags & flag != 0).count() as u64;
+    findings.skipped += flagged(policy::SKIPPED);
+    findings.fallback += flagged(policy::FALLBACK);
     findings.logs.push(LogFindings {
         worker: log.worker,
         lane: log.lane,
@@ -127,6 +142,7 @@ impl Walk<'_> {
         // The checkpoint that was due after the last shown step may be among them.
         self.checkpoint = Some(self.step);
         self.state.clear();
+        self.states.clear();
         self.closed = false;
         self.keep_root();
     }
@@ -187,17 +203,38 @@ impl Walk<'_> {
         }
         self.signature(body, position, prepared.signer, &place, findings);
         self.header(body, position, previous, &place, findings);
+        let before = self.step;
         self.order(body, position, &place, findings);
         let opened = check_openings(prepared, body, self.specification, evidence, &place, findings);
-        self.same_state(kind.number, opened, &place, findings);
+        self.same_state(body, before, opened, &place, findings);
+        if [schema::STEP, schema::CHECKPOINT].contains(&kind.number) {
+            let spoken_of = (0..STATE.len()).filter(|part| body.bytes32(STATE[*part]) != Digest::ZERO);
+            for part in spoken_of {
+                self.states.entry(self.step).or_default()[part] = position;
+            }
+        }
     }
 
-    /// A checkpoint holds the state that the receipt of its step committed to.
-    fn same_state(&mut self, kind: u16, opened: States, place: &str, findings: &mut Findings) {
-        match kind {
-            schema::STEP => self.state = opened,
-            schema::RESUME => self.state.clear(),
+    /// A checkpoint holds the state that the receipt of its step committed to, and training that is resumed
+    /// goes on from the state that it had at the step from which it goes on.
+    fn same_state(&mut self, body: &Body, before: u64, opened: States, place: &str, findings: &mut Findings) {
+        match body.kind().number {
+            schema::STEP => (self.state, self.is_resumed) = (opened, false),
+            schema::RESUME => {
+                self.states.split_off(&self.step.saturating_add(1));
+                self.is_resumed = true;
+                if let Some(positions) = self.states.get(&self.step) {
+                    self.state = states_at(self.log, positions);
+                } else if self.step != before {
+                    self.state.clear();
+                }
+            }
             schema::CHECKPOINT => {
+                let is_compared = |name: &str| {
+                    [&opened, &self.state].iter().all(|states| states.iter().any(|(known, _)| *known == name))
+                };
+                findings.continued += u64::from(self.is_resumed && is_compared("parameters"));
+                self.is_resumed &= !is_compared("parameters");
                 for (name, checkpoint) in opened.iter().filter(|(name, _)| STATE.contains(name)) {
                     let Some((_, step)) = self.state.iter().find(|(known, _)| known == name) else {
                         continue;
@@ -322,7 +359,7 @@ impl Walk<'_> {
                 self.end_of_step(findings);
                 self.check_step(body, 1, place, findings);
                 self.step = body.unsigned("step");
-                findings.steps += 1;
+                self.steps.push((self.step, body.unsigned("flags")));
                 self.due_fields(body, place, findings);
             }
             schema::CHECKPOINT => {
@@ -332,8 +369,7 @@ impl Walk<'_> {
                 }
             }
             schema::RESUME => {
-                self.check_step(body, 0, place, findings);
-                findings.resumed += 1;
+                self.resumed(body, place, findings);
                 // An interruption may have come before the checkpoint that was due here.
                 self.checkpoint = Some(self.step);
             }
@@ -355,6 +391,20 @@ impl Walk<'_> {
         }
     }
 
+    /// Training goes on behind the last step, or behind an earlier one: then the steps since are no part of it.
+    fn resumed(&mut self, body: &Body, place: &str, findings: &mut Findings) {
+        findings.resumed += 1;
+        let step = body.unsigned("step");
+        if !self.interrupted && step > self.step {
+            findings.broken(format!("{place}: step"), format!("at most {}", self.step), step);
+            return;
+        }
+        (self.step, self.interrupted) = (step, false);
+        let kept = self.steps.partition_point(|(number, _)| *number <= step);
+        findings.abandoned += (self.steps.len() - kept) as u64;
+        self.steps.truncate(kept);
+    }
+
     fn new_policy(&mut self, body: &Body, place: &str, findings: &mut Findings) {
         let (first_step, cadences) = (body.unsigned("firstStep"), Cadences::of_policy(body));
         if first_step <= self.step {
@@ -369,8 +419,6 @@ impl Walk<'_> {
     }
 
     fn due_fields(&mut self, body: &Body, place: &str, findings: &mut Findings) {
-        findings.skipped += u64::from(policy::is_skipped(body));
-        findings.fallback += u64::from(policy::is_fallback(body));
         let policy = self.policies.at(self.step);
         findings.weakest = Some(findings.weakest.map_or(policy, |weakest| weakest.weakest(policy)));
         if let Some((name, every)) = self.policies.absent_field(body) {
@@ -422,6 +470,18 @@ impl Walk<'_> {
             self.unbound = false;
         }
     }
+}
+
+/// The parts of a state as the receipts at these positions opened them, whose openings were checked before.
+fn states_at(log: &Log, positions: &[u64; STATE.len()]) -> States {
+    let part = |(name, position): (&&'static str, &u64)| {
+        let shown = log.at(*position).ok()??;
+        let body = Body::decode(Kind::from_number(shown.receipt.kind)?, &shown.receipt.body).ok()?;
+        let index = body.kind().fields.iter().position(|field| field.name == *name)?;
+        let field = shown.fields.iter().find(|field| usize::from(field.index) == index)?;
+        Some((*name, log.open(field, body.bytes32(name)).ok()?.state))
+    };
+    STATE.iter().zip(positions).filter_map(part).collect()
 }
 
 /// A recorded head that this log does not contain is a truncation or a second history.

@@ -108,6 +108,8 @@ pub struct Anchored {
     pub worker: Address,
     /// Lane of the log.
     pub lane: u32,
+    /// Anchors of the log that came before.
+    pub index: u64,
     /// Leaves the head speaks of.
     pub size: u64,
     /// Root over them.
@@ -137,8 +139,10 @@ pub struct Findings {
     pub logs: Vec<LogFindings>,
     /// What could not be decided: receipts of unknown kinds, anchors amid withheld receipts.
     pub undecided: Vec<String>,
-    /// Steps recorded, over all logs.
+    /// Steps recorded, over all logs, without those that were abandoned.
     pub steps: u64,
+    /// Steps behind which a resume went back: they were recorded, and training went on without them.
+    pub abandoned: u64,
     /// Steps flagged as skipped, which need not show a gradient.
     pub skipped: u64,
     /// Steps flagged as hashed by the CPU though their tensors lay on a device.
@@ -147,6 +151,8 @@ pub struct Findings {
     pub dropped_bytes: u64,
     /// Resume receipts.
     pub resumed: u64,
+    /// Those behind which a checkpoint was compared with the state before.
+    pub continued: u64,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.

@@ -67,24 +67,14 @@ impl Cadences {
     }
 }
 
-/// Whether a step receipt says that the optimiser changed nothing.
-pub(super) fn is_skipped(step: &Body) -> bool {
-    step.unsigned("flags") & SKIPPED != 0
-}
-
-/// Whether a step receipt says that tensors left their device to be hashed.
-pub(super) fn is_fallback(step: &Body) -> bool {
-    step.unsigned("flags") & FALLBACK != 0
-}
-
 /// The floor and every policy receipt of a log so far.
 #[derive(Clone, Debug)]
 pub struct Policies(Vec<(u64, Cadences)>);
 
 /// Step flag: the optimiser changed nothing.
-const SKIPPED: u64 = 1;
+pub(super) const SKIPPED: u64 = 1;
 /// Step flag: tensors of a device were copied and hashed by the CPU.
-const FALLBACK: u64 = 4;
+pub(super) const FALLBACK: u64 = 4;
 
 impl Policies {
     /// Only the floor.
@@ -110,7 +100,7 @@ impl Policies {
     /// The first field that is due in this step receipt and absent, with its cadence.
     pub fn absent_field(&self, step: &Body) -> Option<(&'static str, u32)> {
         let number = step.unsigned("step");
-        let is_skipped = is_skipped(step);
+        let is_skipped = step.unsigned("flags") & SKIPPED != 0;
         let of_steps = CADENCES.into_iter().zip(self.at(number).0).filter(|(name, _)| *name != "checkpoint");
         let due = of_steps.filter(|(_, every)| Cadences::is_due(*every, number));
         let mut expected =

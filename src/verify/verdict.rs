@@ -1,6 +1,8 @@
 //! The verdict: four lines that are never merged into one word, and a status that names the
 //! requirement it speaks of.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::policy::Cadences;
@@ -166,6 +168,8 @@ pub struct HeadOnChain {
     pub lane: u32,
     /// Receipts it covers.
     pub size: u64,
+    /// Anchors that the chain holds of the ledger.
+    pub count: u64,
 }
 
 const NOT_SHOWN: [&str; 6] = [
@@ -180,7 +184,7 @@ const NOT_SHOWN: [&str; 6] = [
 /// Draws the four lines and measures them against the requirement.
 pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     let time = time_line(findings, &findings.anchored);
-    let integrity = integrity_line(findings, &findings.anchored);
+    let integrity = integrity_line(findings, judgement);
     let signer = signer_line(findings, judgement);
     let transition = transition_line(findings, judgement);
     let mut missing = missing(findings, judgement, &signer, &time, &transition);
@@ -215,11 +219,16 @@ fn shown(findings: &Findings) -> (u64, u64) {
     (findings.logs.iter().map(|log| log.shown).sum(), findings.logs.iter().map(|log| log.receipts).sum())
 }
 
-fn integrity_line(findings: &Findings, anchors: &[Anchored]) -> Integrity {
+fn integrity_line(findings: &Findings, judgement: &Judgement) -> Integrity {
+    // Each of the chain's anchors must be known and be of this history: an earlier one may be of another.
     let covering = |log: &super::LogFindings| {
-        let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane);
-        own.filter(|anchor| anchor.standing == Standing::Held && !anchor.development)
-            .find(|anchor| anchor.size == log.receipts)
+        let is_of = |worker: Address, lane: u32| (worker, lane) == (log.worker, log.lane);
+        let own = findings.anchored.iter().filter(|anchor| is_of(anchor.worker, anchor.lane));
+        let held = own.filter(|anchor| anchor.standing == Standing::Held && !anchor.development);
+        let held: BTreeMap<u64, &Anchored> = held.map(|anchor| (anchor.index, anchor)).collect();
+        let known = judgement.heads.iter().find(|head| is_of(head.worker, head.lane))?;
+        let is_whole = held.len() as u64 == known.count;
+        held.into_values().find(|anchor| is_whole && anchor.size == log.receipts)
     };
     let (shown, receipts) = shown(findings);
     let chains: Option<Vec<&Anchored>> = findings.logs.iter().map(covering).collect();
@@ -343,38 +352,39 @@ fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String> {
 fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
     let receipts: u64 = findings.logs.iter().map(|log| log.receipts).sum();
     // The largest recorded head of each log, among the anchors that `chosen` accepts.
-    let cover = |chosen: &dyn Fn(&Anchored) -> bool| -> (u64, Option<&Anchored>) {
+    let cover = |chosen: &dyn Fn(&Anchored) -> bool| -> (u64, Option<(&Anchored, String)>) {
         let heads = findings.logs.iter().filter_map(|log| {
             let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane && chosen(a));
             own.filter(|anchor| anchor.size <= log.receipts).max_by_key(|anchor| anchor.size)
         });
         let heads: Vec<&Anchored> = heads.collect();
-        (
-            heads.iter().map(|anchor| anchor.size).sum(),
-            heads.into_iter().max_by_key(|anchor| anchor.block_time),
-        )
+        let chains: BTreeSet<&str> = heads.iter().map(|anchor| anchor.chain.as_str()).collect();
+        let chains = chains.into_iter().collect::<Vec<_>>().join(" and ");
+        let latest = heads.iter().copied().max_by_key(|anchor| anchor.block_time);
+        (heads.iter().map(|anchor| anchor.size).sum(), latest.map(|latest| (latest, chains)))
     };
+    let first = if findings.logs.len() == 1 { "first " } else { "" };
     let extent = |count: u64| match count == receipts {
         true => format!("all {receipts} receipts"),
-        false => format!("first {count} of {receipts} receipts, the rest not anchored"),
+        false => format!("{first}{count} of {receipts} receipts, the rest not anchored"),
     };
     let (covered, latest) = cover(&|anchor| anchor.is_dated() && !anchor.development);
     let line = match latest {
-        Some(anchor) => {
-            format!("{} existed by {} on {}", extent(covered), utc(anchor.block_time), anchor.chain)
+        Some((anchor, chains)) => {
+            format!("{} existed by {} on {chains}", extent(covered), utc(anchor.block_time))
         }
         None => match cover(&|anchor| anchor.standing != Standing::Denied) {
             (_, None) => match anchors.iter().find(|anchor| anchor.standing == Standing::Denied) {
                 Some(denied) => format!("none: {} does not hold the recorded anchor", denied.chain),
                 None => "none".to_string(),
             },
-            (count, Some(anchor)) => {
+            (count, Some((anchor, chains))) => {
                 let reason = if anchor.development {
                     "a development chain proves no date"
                 } else {
                     "unconfirmed: name an RPC with --chain or a --trusted-block"
                 };
-                format!("self-anchored: {} on {} ({reason})", extent(count), anchor.chain)
+                format!("self-anchored: {} on {chains} ({reason})", extent(count))
             }
         },
     };
@@ -500,6 +510,9 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     if findings.dropped_bytes > 0 {
         notes.push(format!("{} bytes of an unfinished frame were passed over", findings.dropped_bytes));
     }
+    for denied in findings.anchored.iter().filter(|anchor| anchor.standing == Standing::Denied) {
+        notes.push(format!("{} does not hold the recorded {}", denied.chain, denied.name));
+    }
     if findings.skipped > 0 {
         let (skipped, steps) = (findings.skipped, findings.steps);
         notes.push(format!("{skipped} of {steps} steps are flagged as skipped and show no gradient"));
@@ -510,9 +523,15 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
             .push(format!("{fallback} of {steps} steps were copied from their device and hashed by the CPU"));
     }
     if findings.resumed > 0 {
-        let count = findings.resumed;
+        let (resumed, continued) = (findings.resumed, findings.continued);
         notes.push(format!(
-            "resumed {count} times: that training continued from the state before is not shown"
+            "resumed {resumed} times; {continued} times it is shown that training went on from the state it had there"
+        ));
+    }
+    if findings.abandoned > 0 {
+        let count = findings.abandoned;
+        notes.push(format!(
+            "{count} more recorded steps were abandoned: training was resumed from a step before them"
         ));
     }
     for (what, count) in &findings.missing {

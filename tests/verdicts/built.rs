@@ -8,7 +8,8 @@ use counterfoil::evidence::{AnchorRecord, Bundle, BundleError, Frame, Log};
 use counterfoil::primitives::{Address, Digest, sha256};
 use counterfoil::receipt::Receipt;
 use counterfoil::verify::{
-    Confirmation, Confirmed, Contents, Judgement, Standing, Verdict, bundle_object_root, unconfirmed,
+    Confirmation, Confirmed, Contents, HeadOnChain, Judgement, Standing, Verdict, bundle_object_root,
+    unconfirmed,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,9 +125,23 @@ impl Built {
     }
 
     pub(crate) fn anchored(mut self, log: usize, size: u64) -> Built {
-        let record = self.anchor(log, size);
+        let mut record = self.anchor(log, size);
+        let is_of =
+            |known: &&(String, AnchorRecord)| (known.1.worker, known.1.lane) == (record.worker, record.lane);
+        record.index = self.anchors.iter().filter(is_of).count() as u64;
         self.anchors.push((format!("{}.json", self.anchors.len()), record));
         self
+    }
+
+    /// What a chain knows that holds all anchors and no other.
+    pub(crate) fn heads(&self) -> Vec<HeadOnChain> {
+        let of = |log: &BuiltLog| {
+            let own = self.anchors.iter().map(|(_, record)| record);
+            let own = own.filter(|record| (record.worker, record.lane) == (log.worker, log.lane));
+            let size = own.clone().map(|record| record.size).max()?;
+            Some(HeadOnChain { worker: log.worker, lane: log.lane, size, count: own.count() as u64 })
+        };
+        self.logs.iter().filter_map(of).collect()
     }
 
     pub(crate) fn contents(&self) -> Contents {

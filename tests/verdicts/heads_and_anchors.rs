@@ -148,7 +148,7 @@ fn the_time_line_says_who_confirmed_what() {
         for size in sizes {
             built = built.anchored(0, *size);
         }
-        let verdict = built.verify(&integrity(), &said);
+        let verdict = built.verify(&Judgement { heads: built.heads(), ..integrity() }, &said);
         (verdict.time.covered, verdict.time.line, verdict.integrity.split_view)
     };
     let open = "not excluded".to_string();
@@ -156,10 +156,7 @@ fn the_time_line_says_who_confirmed_what() {
     assert_eq!(none, (0, "none".into(), open.clone()));
     let all = line(&[7], &confirmed);
     let excluded = "excluded by chain 1 for the lanes shown".to_string();
-    assert_eq!(
-        all,
-        (7, "all 7 receipts existed by 2023-11-14 22:13:20 UTC on chain 1".into(), excluded.clone())
-    );
+    assert_eq!(all, (7, "all 7 receipts existed by 2023-11-14 22:13:20 UTC on chain 1".into(), excluded));
     let part = "first 6 of 7 receipts, the rest not anchored";
     let some = line(&[6], &confirmed);
     assert_eq!(some, (6, format!("{part} existed by 2023-11-14 22:13:20 UTC on chain 1"), open.clone()));
@@ -198,11 +195,32 @@ fn the_time_line_says_who_confirmed_what() {
             3,
             "first 3 of 7 receipts, the rest not anchored existed by 1970-01-01 00:00:05 UTC on chain 1"
                 .into(),
-            open
+            open.clone()
         )
     );
     let both = line(&[3, 7], &|_, record| said(record.size, true, record.size == 3));
-    assert_eq!(both, (7, "all 7 receipts existed by 1970-01-01 00:00:07 UTC on chain 1".into(), excluded));
+    assert_eq!(both, (7, "all 7 receipts existed by 1970-01-01 00:00:07 UTC on chain 1".into(), open));
+}
+
+/// The bug: of two unrelated histories that an owner anchors one after the other, each is shown with its own
+/// record, and the chain is said to exclude the other.
+#[test]
+fn an_anchor_of_the_chain_that_is_not_shown_may_be_of_another_history() {
+    let built = Run::short().build().anchored(0, 7);
+    let judged = |count: u64, index: u64| {
+        let mut built = built.clone();
+        built.anchors[0].1.index = index;
+        let heads = vec![HeadOnChain { count, ..built.heads()[0] }];
+        built.verify(&Judgement { heads, ..integrity() }, &confirmed).integrity.split_view
+    };
+    assert_eq!(judged(1, 0), "excluded by chain 1 for the lanes shown");
+    assert_eq!(judged(2, 1), "not excluded");
+    assert_eq!(judged(2, 0), "not excluded");
+    let twice = built.clone().anchored(0, 7);
+    let twice = Built { anchors: vec![twice.anchors[0].clone(), twice.anchors[0].clone()], ..twice };
+    let heads = vec![HeadOnChain { count: 2, ..twice.heads()[0] }];
+    let verdict = twice.verify(&Judgement { heads, ..integrity() }, &confirmed);
+    assert_eq!(verdict.integrity.split_view, "not excluded", "one anchor shown twice is one");
 }
 
 #[test]
@@ -223,7 +241,7 @@ fn said_unconfirmed(chain_id: u64, development: bool, block_time: u64) -> Confir
 fn a_chain_that_knows_more_receipts_refutes() {
     let built = Run::short().build();
     let judged = |worker: u8, lane: u32, size: u64| {
-        let heads = vec![HeadOnChain { worker: address(worker), lane, size }];
+        let heads = vec![HeadOnChain { worker: address(worker), lane, size, count: 1 }];
         edges_of(&built.verify(&Judgement { heads, ..integrity() }, &unconfirmed))
     };
     for size in [0, 6, 7] {

@@ -200,8 +200,8 @@ fn a_stored_object_is_the_tensor_that_was_signed() {
     let verdict = built.contents().verify(&integrity(), &unconfirmed, &|_| Some(other));
     let place = "ledger: receipt 4 (checkpoint 2): parameters \"w\" <- object";
     assert_eq!(edges_of(&verdict), [edge(place, root, other)]);
-    // Optimizer and buffers are stored too; hyperparameters and the tensors of steps are not.
-    for (name, expected) in [("optimizer", 2), ("buffers", 2), ("hyperparameters", 1)] {
+    // So is whatever else a checkpoint opens by roots; the tensors of steps are not stored.
+    for (name, expected) in [("optimizer", 2), ("buffers", 2), ("hyperparameters", 2)] {
         let mut run = Run::short();
         run.items()[4] = checkpoint(2).field(Field::new(name, Form::Roots, &[("w", &[4])])).item();
         let verdict = run.build().contents().verify(&integrity(), &unconfirmed, &|_| Some(other));
@@ -243,14 +243,84 @@ fn a_checkpoint_holds_the_state_of_its_step() {
     assert_eq!(compare(wrong("metrics", &[("a", &[1])]).public(), wrong("randomness", &[("a", &[2])])), []);
     let differs = wrong("randomness", &[("a", &[1])]);
     assert_eq!(compare(differs, wrong("randomness", &[("a", &[2])])), []);
-    // Nothing to compare with: the step is not opened, or training was resumed.
+    // Nothing to compare with: the step is not opened.
     let other = checkpoint(2).field(wrong("parameters", &[("w", &[7])]));
     let closed = step(2).field(Field::new("parameters", Form::Closed, &[("w", &[2])]));
     assert_eq!(of([step(1), closed, other.clone()]), []);
-    assert_eq!(of([step(1), step(2), resume(2), other.clone()]), []);
     let again = of([step(1), step(2), checkpoint(2), other.clone()]);
     assert_eq!(again[0].0, "ledger: receipt 5 (checkpoint 2): parameters <- its step");
     assert_eq!(of([step(1), step(2), policy(3, &[]), other]).len(), 1);
+}
+
+/// The bug: training is interrupted, and goes on from weights that no step of the run led to.
+#[test]
+fn training_is_resumed_from_the_state_that_it_had_at_that_step() {
+    let weights = |bytes: &[u8]| Field::new("parameters", Form::Roots, &[("w", bytes)]);
+    let other = |number: u64| checkpoint(number).field(weights(&[7]));
+    let of = |drafts: Vec<Draft>| edges(&Run::of(drafts.into_iter().map(Draft::item)).build());
+    let refuted = |drafts: Vec<Draft>| {
+        let found = of(drafts);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].0.ends_with("parameters <- its step"), "{found:?}");
+    };
+    let begun = || vec![checkpoint(0), step(1), step(2), checkpoint(2), step(3)];
+    let then = |more: &[Draft]| [begun(), more.to_vec()].concat();
+    // At once, or with the steps since abandoned; from what was stored, or from the last step's own state.
+    assert_eq!(of(then(&[resume(2), checkpoint(2), step(3), close(3)])), []);
+    assert_eq!(of(then(&[resume(0), checkpoint(0), step(1), step(2), checkpoint(2), step(3)])), []);
+    assert_eq!(of(then(&[step(4), resume(4), checkpoint(4), step(5)])), []);
+    refuted(then(&[resume(2), other(2)]));
+    refuted(then(&[resume(3), resume(0), other(0)]));
+    refuted(then(&[step(4), resume(4), other(4)]));
+    // What is known of abandoned steps says nothing about the new ones.
+    let renewed = step(2).field(weights(&[8]));
+    let stored = checkpoint(2).field(weights(&[8]));
+    let again = [resume(0), step(1), renewed, stored.clone(), step(3), resume(2), stored];
+    assert_eq!(of(then(&again)), []);
+    refuted(then(&[&again[..6], &[checkpoint(2)]].concat()));
+    // A step whose state nobody recorded can be gone back to; only executing the steps again shows more, and the
+    // verdict says that nothing was compared.
+    assert_eq!(of(then(&[resume(1), other(1), step(2)])), []);
+    let noted = |drafts: Vec<Draft>| Run::of(drafts.into_iter().map(Draft::item)).build().verdict().notes;
+    let shown = |count: u64| {
+        format!(
+            "resumed 1 times; {count} times it is shown that training went on from the state it had there"
+        )
+    };
+    assert!(noted(then(&[resume(1), other(1), step(2)])).contains(&shown(0)));
+    assert!(noted(then(&[resume(2), checkpoint(2), step(3)])).contains(&shown(1)));
+    // The receipt of a step that is gone back to tells its state without any checkpoint.
+    refuted(vec![
+        checkpoint(0),
+        step(1),
+        step(2),
+        checkpoint(2),
+        step(3),
+        step(4),
+        checkpoint(4),
+        step(5),
+        resume(4),
+        other(4),
+    ]);
+    refuted(vec![step(1), step(2), resume(2), checkpoint(2), step(3), resume(2), other(2)]);
+    // A later record of a part leaves what is known of the rest.
+    let moments = |bytes: &[u8]| Field::new("optimizer", Form::Roots, &[("w", bytes)]);
+    let whole = checkpoint(2).field(moments(&[1]));
+    let found = of(vec![
+        step(1),
+        step(2),
+        whole.clone(),
+        checkpoint(2),
+        resume(2),
+        checkpoint(2).field(moments(&[9])),
+    ]);
+    assert!(found[0].0.ends_with("optimizer <- its step"), "{found:?}");
+    assert_eq!(of(vec![step(1), step(2), whole.clone(), checkpoint(2), resume(2), whole]), []);
+    let verdict = Run::of(then(&[resume(2), checkpoint(2), step(3), close(3)]).into_iter().map(Draft::item));
+    let verdict = verdict.build().verdict();
+    assert_eq!(verdict.transition.steps, 3);
+    let abandoned = "1 more recorded steps were abandoned: training was resumed from a step before them";
+    assert!(verdict.notes.contains(&abandoned.to_string()), "{:?}", verdict.notes);
 }
 
 #[test]

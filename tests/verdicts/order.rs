@@ -6,7 +6,7 @@ use crate::judged::*;
 use counterfoil::evidence::Frame;
 use counterfoil::primitives::{Address, Digest};
 use counterfoil::receipt::Value;
-use counterfoil::verify::{Status, Verdict};
+use counterfoil::verify::{Judgement, Status, Verdict};
 
 fn word(address: Address) -> Digest {
     address.into_word()
@@ -159,7 +159,7 @@ fn nothing_follows_close_but_resume() {
     let closed = |verdict: Verdict| (verdict.integrity.line, verdict.notes);
     let not_shown =
         format!("the run of {} lane 0 is not shown to its end (no close receipt)", address(OWNER));
-    let resumed = "resumed 1 times: that training continued from the state before is not shown";
+    let resumed = "resumed 1 times; 0 times it is shown that training went on from the state it had there";
     assert_eq!(
         closed(Run::of([step(1), close(1), resume(1)].map(Draft::item)).build().verdict()),
         (
@@ -177,10 +177,13 @@ fn steps_have_no_gaps_and_others_name_the_last_one() {
     }
     for number in [0, 2, u64::MAX] {
         let found = |draft: Draft| of([step(1), draft]);
-        assert_eq!(found(resume(number)), [edge("ledger: receipt 3 (resume): step", 1, number)]);
         assert_eq!(found(close(number)), [edge("ledger: receipt 3 (close): step", 1, number)]);
         let place = format!("ledger: receipt 3 (checkpoint {number}): step");
         assert_eq!(found(checkpoint(number)), [edge(&place, 1, number)]);
+    }
+    for number in [2, u64::MAX] {
+        let found = of([step(1), resume(number)]);
+        assert_eq!(found, [edge("ledger: receipt 3 (resume): step", "at most 1", number)]);
     }
     assert_eq!(of([resume(0), checkpoint(0), close(0)]), []);
     assert_eq!(of([step(2)])[0], edge(&step_place(2, 2, "step"), 1, 2));
@@ -205,11 +208,12 @@ fn several_logs_are_judged_together() {
     );
     // A split view is excluded when each lane is anchored to its end.
     let anchored = built.clone().anchored(0, 7).anchored(1, 3).anchored(2, 2);
-    let verdict = anchored.verify(&integrity(), &confirmed);
+    let judgement = Judgement { heads: anchored.heads(), ..integrity() };
+    let verdict = anchored.verify(&judgement, &confirmed);
     assert_eq!((verdict.time.covered, verdict.time.receipts), (12, 12));
     assert_eq!(verdict.integrity.split_view, "excluded by chain 1 for the lanes shown");
     let mut short = built.anchored(0, 7).anchored(1, 2).anchored(2, 2);
-    let verdict = short.verify(&integrity(), &confirmed);
+    let verdict = short.verify(&Judgement { heads: short.heads(), ..integrity() }, &confirmed);
     assert_eq!((verdict.time.covered, verdict.integrity.split_view.as_str()), (11, "not excluded"));
     short.anchors.remove(0);
     assert_eq!(short.verify(&integrity(), &confirmed).time.covered, 4);

@@ -1,12 +1,14 @@
 //! Random logs against the rules of the format, read off their bodies once more.
 
+use std::collections::BTreeMap;
+
 use crate::builder::*;
 use crate::judged::*;
 use counterfoil::commit::merkle::CompactRange;
 use counterfoil::evidence::Frame;
 use counterfoil::primitives::{Digest, sha256};
-use counterfoil::receipt::Body;
 use counterfoil::receipt::schema::Kind;
+use counterfoil::receipt::{Body, Value};
 use counterfoil::verify::Status;
 use proptest::prelude::*;
 
@@ -85,8 +87,13 @@ fn drafted(random: &Random, last: u64) -> Draft {
 fn lawful(run: Digest, bodies: &[(Body, Digest)]) -> bool {
     let number = |body: &Body, name: &str| body.unsigned(name);
     let kinds: Vec<&str> = bodies.iter().map(|(body, _)| body.kind().name).collect();
-    let steps_before =
-        |at: usize| -> u64 { kinds[..at].iter().filter(|kind| **kind == "step").count() as u64 };
+    let steps_before = |at: usize| -> u64 {
+        (0..at).fold(0, |last, before| match kinds[before] {
+            "step" => last + 1,
+            "resume" => number(&bodies[before].0, "step"),
+            _ => last,
+        })
+    };
     let in_force = |at: usize, step: u64, cadence: &str, floor: u64| {
         let policies = bodies[..at].iter().filter(|(body, _)| body.kind().name == "policy");
         let mut begun = policies.filter(|(body, _)| number(body, "firstStep") <= step);
@@ -126,7 +133,8 @@ fn lawful(run: Digest, bodies: &[(Body, Digest)]) -> bool {
                     && (!parameters || names(at, "parameters"))
                     && (last == 0 || saved || !is_due(in_force(at, last, "checkpointEvery", 2), last))
             }
-            "checkpoint" | "resume" | "close" => number(body, "step") == last,
+            "checkpoint" | "close" => number(body, "step") == last,
+            "resume" => number(body, "step") <= last,
             "policy" => {
                 let no_sparser = |name: &str, floor: u64| (1..=floor).contains(&number(body, name));
                 number(body, "firstStep") > last
@@ -149,22 +157,30 @@ proptest! {
     fn a_verdict_is_that_of_the_rules_whatever_was_signed(script in prop::collection::vec(random(), 1..9)) {
         let (mut last, mut run) = (0, Run::of([]));
         let mut state_holds = true;
-        // Whether the opened parameters of the last step stand to be compared, and which they are.
-        let mut compared = None;
+        // The opened parameters that the next checkpoint is compared with, and those of earlier checkpoints.
+        let (mut compared, mut known) = (None, BTreeMap::new());
         for random in &script {
             let draft = drafted(random, last);
             let parameters = draft.fields.iter().find(|field| field.name == "parameters");
             let parameters = parameters.map(|field| field.values.clone());
             match draft.kind.name {
                 "step" => {
-                    compared = parameters;
                     last += 1;
+                    known.extend(parameters.clone().map(|parameters| (last, parameters)));
+                    compared = parameters;
                 }
-                "resume" => compared = None,
+                "resume" => {
+                    let step = draft.words.iter().find(|(name, _)| *name == "step").map(|(_, value)| *value);
+                    let Some(Value::Unsigned(step)) = step else { unreachable!() };
+                    known.retain(|at, _| *at <= step);
+                    compared = known.get(&step).cloned().or(compared.filter(|_| step == last));
+                    last = step.min(last);
+                }
                 "checkpoint" => {
                     if let (Some(ours), Some(theirs)) = (&compared, &parameters) {
                         state_holds &= ours == theirs;
                     }
+                    known.extend(parameters.map(|parameters| (last, parameters)));
                 }
                 _ => {}
             }

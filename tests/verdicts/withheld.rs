@@ -165,6 +165,7 @@ fn judgements(built: &Built) -> Vec<(Judgement, bool)> {
         replayed: 3,
         revocations_at: Some(90),
         now: Some(1_800_000_000),
+        heads: built.heads(),
         ..Judgement::default()
     };
     let time = Requirement { time: true, ..Requirement::default() };
@@ -276,7 +277,7 @@ fn a_log_without_its_first_receipts_is_refuted() {
 fn a_log_cut_short_is_caught_by_what_the_chain_knows() {
     let built = rich();
     let frames = built.logs[0].frames.len();
-    let known = HeadOnChain { worker: address(OWNER), lane: 0, size: 7 };
+    let known = HeadOnChain { worker: address(OWNER), lane: 0, size: 7, count: 1 };
     let judgement = Judgement { heads: vec![known], ..integrity() };
     let whole = verify_bundle(&built.bundle(), &judgement, &unconfirmed).unwrap();
     assert_eq!(whole.status, Status::Verified);

@@ -112,6 +112,11 @@ impl Record {
         enter(py, || log.receipts().map(|receipt| receipt.map(Receipt)).collect())
     }
 
+    /// Receipts of a ledger, with those that are withheld.
+    fn size(&self, py: Python<'_>, worker: &str, lane: u32) -> PyResult<u64> {
+        Ok(self.log(py, Some(worker), lane)?.size())
+    }
+
     /// The last signed tree head of a ledger.
     #[pyo3(signature = (worker = None, lane = 0))]
     fn tree_head(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<Option<TreeHead>> {

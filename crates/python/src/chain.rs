@@ -13,6 +13,7 @@ use counterfoil::chain::{
 use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::{LedgerError, RunFolder};
 use counterfoil::primitives::Address;
+use counterfoil::verify::Standing;
 use counterfoil_devchain::DevChain;
 use pyo3::prelude::*;
 
@@ -177,13 +178,15 @@ impl Chain {
         wait(py, move |_| why(&client, &outboxes()?))
     }
 
-    /// What this chain says about an anchor record: its own block time, or none when it has no such anchor.
-    fn confirm(&self, py: Python<'_>, record: &str) -> PyResult<Option<u64>> {
+    /// What this chain says about an anchor record: whether it holds it, and the block's time; none when it has
+    /// nothing to say.
+    fn confirm(&self, py: Python<'_>, record: &str) -> PyResult<Option<(bool, u64)>> {
         let record = serde_json::from_value(json(py, record)?).map_err(|refused| {
             error(py, "invalid-input", &format!("this is no anchor record: {refused}"), [None, None, None])
         })?;
         let client = self.client.clone();
-        Ok(wait(py, move |_| client.confirm(&record))?.map(|record| record.block_time))
+        let (standing, time) = wait(py, move |_| client.confirm(&record))?;
+        Ok((standing != Standing::Unconfirmed).then_some((standing == Standing::Held, time)))
     }
 }
 

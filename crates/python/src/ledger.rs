@@ -184,6 +184,11 @@ fn session(given: Option<SessionKey<'_>>) -> Option<Session> {
     given.map(|(key, expires)| Session { signer: Arc::clone(&key.0), expires })
 }
 
+fn field(py: Python<'_>, commitment: &Commitment) -> PyResult<Field> {
+    let values = commitment.values.as_ref().map(|values| values.to_vec());
+    Ok(Field { state: commitment.state(py)?.as_ref().clone(), values })
+}
+
 #[pymethods]
 impl Ledger {
     #[staticmethod]
@@ -192,10 +197,12 @@ impl Ledger {
         folder: PathBuf,
         specification: Vec<u8>,
         recipe: BTreeMap<String, Vec<u8>>,
+        dataset: Option<PyRef<'_, Commitment>>,
         key: &Key,
         session_key: Option<SessionKey<'_>>,
     ) -> PyResult<Ledger> {
-        let settings = RunSettings { specification, recipe };
+        let dataset = dataset.map(|commitment| field(py, &commitment)).transpose()?;
+        let settings = RunSettings { specification, recipe, dataset };
         let (signer, session) = (Arc::clone(&key.0), session(session_key));
         enter(py, || CoreLedger::create(&folder, &settings, signer, session, &KeyFolder::of_user()?))
             .map(Ledger::new)
@@ -276,13 +283,9 @@ impl Ledger {
             words.push((name.extract::<String>()?, value));
         }
         let mut commitments = Vec::with_capacity(fields.len());
-        for (name, field) in fields {
-            let field: PyRef<'_, Commitment> = field.extract()?;
-            let values = field.values.as_ref().map(|values| values.to_vec());
-            commitments.push((
-                name.extract::<String>()?,
-                Field { state: field.state(py)?.as_ref().clone(), values },
-            ));
+        for (name, commitment) in fields {
+            let commitment: PyRef<'_, Commitment> = commitment.extract()?;
+            commitments.push((name.extract::<String>()?, field(py, &commitment)?));
         }
         enter(py, || {
             let words: Vec<(&str, Value)> =

@@ -171,7 +171,11 @@ def test_only_the_chosen_chain_confirms(chain: Chain, copy: Path, tmp_path: Path
     assert time == int(anchor["blockTime"])
     assert chain.confirm({**anchor, "blockTime": "1"})[1:] == (True, True, time)
     assert not chain.confirm({**anchor, "root": "0x" + "00" * 32})[1]
-    assert not Chain.dev(tmp_path / "another").confirm(anchor)[1]
+    assert Chain.dev(tmp_path / "another").confirm(anchor) is None
+    # It has nothing to say about what another chain or contract may hold, or a block that is yet to come.
+    for name, other in (("chainId", "1"), ("contract", "0x" + "11" * 20)):
+        assert chain.confirm({**anchor, name: other}) is None
+    assert chain.confirm({**anchor, "index": "7", "blockNumber": "99"}) is None
     with pytest.raises(errors.InvalidInput):
         chain.confirm({"blockTime": "1"})
 
