@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-chain notebooks lint format bench bench-hash bench-ledger gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-chain test-torch notebooks lint format bench bench-hash bench-ledger bench-torch gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -74,6 +74,14 @@ crash: .venv/.extension ## Kill and starve: 1,000 recordings on a forgetful disk
 	OUTBOX_SCHEDULES=2000 cargo test --release --quiet --package counterfoil-devchain --test outbox -- --nocapture
 	cargo test --release --quiet --package counterfoil-devchain --test http -- --ignored
 	OUTBOX_KILLS=100 $(BIN)/python -m pytest -q -rs -s tests/python/integration/test_outbox_kills.py
+	RESUME_KILLS=8 $(BIN)/python -m pytest -q -s tests/python/integration/test_resume.py -k killed_anywhere
+
+test-torch: .venv/.extension ## The recorder's tests under another torch (VERSION=2.9.1; about 3 GB)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python target/torch
+	$(BIN)/uv pip install --quiet --python target/torch/bin/python --requirements pyproject.toml --extra dev \
+		'torch==$(or $(VERSION),2.9.1)'
+	PYTHONPATH=python target/torch/bin/python -m pytest -q $(addprefix tests/python/integration/test_, \
+		applied.py attach.py late_receipts.py device.py resume.py data.py budget.py replay.py)
 
 notebooks: .venv/.extension ## Execute every notebook
 	@for notebook in $(NOTEBOOKS); do \
@@ -102,6 +110,9 @@ bench: .venv/.extension ## Measure a recorded step; writes benches/results and p
 bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FILE=8: an 8 GiB file too)
 	cargo bench --quiet --bench sha3 --no-run
 	$(BIN)/python benches/hashing.py --file $(or $(FILE),2)
+
+bench-torch: .venv/.extension ## Measure what recording adds to PyTorch's steps (15 minutes; SHARE=0.3: less)
+	$(BIN)/python benches/recorder.py --share $(or $(SHARE),1)
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
 	$(BIN)/python benches/ledger.py --receipts $(or $(RECEIPTS),1000000)

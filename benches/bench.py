@@ -71,9 +71,9 @@ def processor() -> str:
     return names[0].partition(": ")[2] if names else platform.processor()
 
 
-def main() -> None:
-    """Measures, writes the results, prints the table."""
-    results = {
+def machine() -> dict[str, object]:
+    """What a figure was measured on."""
+    return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -81,8 +81,12 @@ def main() -> None:
         "versions": {name: version(name) for name in ("counterfoil", "numpy")},
         "python": platform.python_version(),
         "load before": os.getloadavg()[0],
-        "step": steps(),
     }
+
+
+def main() -> None:
+    """Measures, writes the results, prints the table."""
+    results = machine() | {"step": steps()}
     target = HERE / "results" / "step.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(results, indent=1) + "\n")

@@ -39,6 +39,7 @@ from counterfoil.commit import (
     merge_shards,
 )
 from counterfoil.errors import CounterfoilError, Refuted
+from counterfoil.lookup import saved_at, uses
 from counterfoil.records import erase, read_records
 from counterfoil.run import Run, Session, export
 from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
@@ -80,6 +81,8 @@ __all__ = [
     "merge_shards",
     "merkle",
     "read_records",
+    "saved_at",
     "storage",
+    "uses",
     "verify",
 ]

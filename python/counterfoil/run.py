@@ -10,14 +10,15 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from counterfoil import _native, records
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
 from counterfoil.anchoring import Anchoring, AnyChain, attempt
 from counterfoil.commit import commit_tensors, describe, items
-from counterfoil.errors import InvalidInput
+from counterfoil.errors import InvalidInput, NotFound
+from counterfoil.files import commit_files
 
 _FINISHED, _EXCEPTION = 0, 1
 
@@ -50,6 +51,8 @@ class Run:
         worker: Address of the worker whose lane this is; that of `key` unless it is a session key.
         lane: Number of this lane.
         replayable: Whether the run has a recipe, so that its steps can be re-executed.
+        resumed: Whether this object continues what another one began.
+        dataset: The dataset that it was created with.
         closed: Whether this object no longer writes.
     """
 
@@ -62,6 +65,8 @@ class Run:
         self.worker = ledger.worker
         self.lane = lane
         self.replayable = (path / "recipe").is_dir()
+        self.resumed = False
+        self.dataset: Commitment | None = None
         self.closed = False
         self._ledger = ledger
         self._last_step = ledger.step
@@ -70,6 +75,7 @@ class Run:
         self._anchoring: Anchoring | None = None
         self._anchor_closed: Callable[[], object] = bool
         self._writers: list[Callable[[], None]] = []
+        self._summary: Callable[[], Any] | None = None
 
     @classmethod
     def create(
@@ -81,6 +87,7 @@ class Run:
         recipe: str | os.PathLike[str] | None = None,
         policy: Mapping[str, int] | None = None,
         public: Sequence[str] = (),
+        dataset: Commitment | None = None,
         session: Session | None = None,
     ) -> Self:
         """Begins a run in a new folder.
@@ -94,6 +101,8 @@ class Run:
             policy: The floor: every how many steps a field must be committed, for example
                 `{"gradients": 1, "parameters": 50}`. Nobody can go below it later.
             public: Fields that are not blinded, for example `["step.metrics"]`.
+            dataset: The samples that training draws from, as of `counterfoil.torch.commit_dataset`;
+                fixed by the first receipt.
             session: Another key that signs the steps: `key` then signs twice, the first receipt and
                 its permission for the session's key, and can stay in a wallet or a vault.
 
@@ -110,8 +119,10 @@ class Run:
             raise InvalidInput(f"spec holds what JSON cannot: {refused}", where="spec") from None
         key = key or Key.device()
         files = {} if recipe is None else _read_recipe(Path(recipe))
-        ledger = _native.Ledger.create(folder, text.encode(), files, key, _session_key(session))
-        return cls(folder, ledger, session.key if session else key, 0)
+        ledger = _native.Ledger.create(folder, text.encode(), files, dataset, key, _session_key(session))
+        run = cls(folder, ledger, session.key if session else key, 0)
+        run.dataset = dataset
+        return run
 
     @classmethod
     def join(
@@ -155,11 +166,25 @@ class Run:
         """
         key = key or Key.device()
         ledger = _native.Ledger.open(Path(path), lane, key, _session_key(session))
-        return cls(Path(path), ledger, session.key if session else key, lane)
+        run = cls(Path(path), ledger, session.key if session else key, lane)
+        run.resumed = True
+        return run
 
     def attach(self, model: Any, optimizer: Any, **options: Any) -> Any:
         """Records every step of a PyTorch optimiser; see `counterfoil.torch.attach`."""
-        return importlib.import_module("counterfoil.torch").attach(self, model, optimizer, **options)
+        recorder = importlib.import_module("counterfoil.torch").attach(self, model, optimizer, **options)
+        self._summary = recorder.summary
+        return recorder
+
+    def summary(self) -> Any:
+        """Where the time went since `attach`, until now or until the run was closed.
+
+        Raises:
+            InvalidInput: Nothing was attached.
+        """
+        if self._summary is None:
+            raise InvalidInput("nothing was attached to this run", where="summary")
+        return self._summary()
 
     def batches(self, loader: Iterable[Any]) -> Any:
         """Iterates over batches and records what was fed; see `counterfoil.torch.batches`."""
@@ -225,6 +250,21 @@ class Run:
         values = {f"{name}Every": every for name, every in cadence.items()}
         return self._ledger.record("policy", {"firstStep": first_step, **values}, {})
 
+    def record_resume(self, step: int, reason: int) -> int:
+        """Signs that training goes on behind an earlier step; those since stay recorded, and lead nowhere.
+
+        A checkpoint that follows must hold the state that the run had at this step.
+
+        Args:
+            step: A recorded step, or 0.
+            reason: 1 for an interruption, 2 for a checkpoint that was loaded.
+
+        Raises:
+            InvalidInput: The step is later than the last recorded one.
+        """
+        self._write()
+        return self._ledger.record("resume", {"step": step, "reason": reason, "droppedBytes": 0}, {})
+
     def record_checkpoint(self, step: int, fields: Mapping[str, Commitment]) -> int:
         """Signs a receipt of a complete state after `step`; see `store` for its tensors.
 
@@ -238,6 +278,21 @@ class Run:
         """
         self._write()
         return self._ledger.record("checkpoint", {"step": step}, dict(fields))
+
+    def record_files(self, path: str | os.PathLike[str]) -> int:
+        """Signs which files hold a checkpoint of the last step, whatever saved them.
+
+        `torch.save`, safetensors, `torch.distributed.checkpoint` and `save_pretrained` of Hugging Face write files;
+        `counterfoil.saved_at` finds the receipt of theirs.
+
+        Args:
+            path: A file, or a folder whose files are recorded by their paths in it.
+
+        Raises:
+            NotFound: There is no such file, or the folder is empty.
+            StorageError: A file cannot be read.
+        """
+        return self.record_checkpoint(self.step, {"extensions": commit_files(Path(path))})
 
     def store(self, tensors: Mapping[str, Any]) -> Commitment:
         """Stores the bytes of named tensors under their roots, durably.
@@ -295,17 +350,19 @@ class Run:
 
         That happens in a thread of its own and never stops the training: what does not work is a
         warning, and waits in the outbox or for the next time. A run that ends with an exception is
-        not waited for; `counterfoil anchor` anchors it later.
+        not waited for, and one that is dropped without being closed is anchored no more; `counterfoil
+        anchor` anchors it later.
 
         Args:
             chain: The chain.
-            key: The key that pays, as of `Chain.anchor`.
+            key: The key that pays, as of `Chain.anchor`; where a session's key signs, the worker's has to be named.
             minutes: How long a receipt waits at most. A batch of any size costs the same; ten minutes
                 make at most 145 anchors a day.
             steps: After how many steps it waits no longer.
 
         Raises:
-            InvalidInput: The run was closed, or is anchored already.
+            InvalidInput: The run was closed, or is anchored already; the key, the minutes or the steps are
+                none to anchor with.
 
         Example:
             >>> from counterfoil import Chain
@@ -317,19 +374,21 @@ class Run:
         """
         if self.closed or self._anchoring is not None:
             raise InvalidInput(f"{self.path} was closed, or is anchored already", where=str(self.path))
-        # The thread signs what is recorded; what waits to be recorded is left to whoever trains.
-        lane = SimpleNamespace(
-            path=self.path,
-            key=self.key,
-            worker=self.worker,
-            lane=self.lane,
-            closed=False,
-            tree_head=self._ledger.tree_head,
-        )
-        self._anchor_closed = lambda: chain.anchor(self, key)
-        self._anchoring = Anchoring(
-            lambda: chain.anchor(lane, key), lambda: self._ledger.step, 60 * minutes, steps
-        )
+        if not minutes > 0 or (steps is not None and steps < 1):
+            raise InvalidInput(
+                "minutes are more than 0, and steps at least 1",
+                actual=f"{minutes} minutes, {steps} steps",
+                where="anchor_to",
+            )
+        if key is None and self.key.address != self.worker:
+            raise InvalidInput(
+                "the run ledger refuses anchors that a session's key pays for; pass the worker's key",
+                expected=self.worker,
+                actual=self.key.address,
+                where="key",
+            )
+        self._anchoring = Anchoring(self, chain, key, 60 * minutes, steps)
+        self._anchor_closed = self._anchoring.anchor_closed
 
     def flush(self) -> None:
         """Returns when every receipt recorded so far is durable."""
@@ -370,6 +429,10 @@ class Run:
             except BaseException as error:
                 reason, failed = _EXCEPTION, failed or error
         self._writers.clear()
+        if self._summary is not None:
+            # The recorder holds the model, which a closed run lets go.
+            summary = self._summary()
+            self._summary = lambda: summary
         self._last_step = self._ledger.step
         if self._anchoring is not None:
             self._anchoring.stop()
@@ -403,6 +466,35 @@ class Run:
         """Path, id and progress."""
         state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
         return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
+
+
+def environment(run: str | os.PathLike[str] | Record) -> dict[str, Any]:
+    """What the run's steps were last computed with: versions, threads, processor features, devices.
+
+    Args:
+        run: A run folder or a bundle that opens the environment of a checkpoint or step.
+
+    Returns:
+        Numbers and texts by name. Equal environments give equal bits; what differs is where to look when two
+        runs do not.
+
+    Raises:
+        NotFound: There is no run, or it opens no environment.
+
+    Example:
+        >>> with Run.create("run") as run:
+        ...     used = commit_tensors({"threads": 2}, keep=True)
+        ...     _ = run.record_checkpoint(0, {"environment": used})
+        >>> environment("run")
+        {'threads': 2}
+    """
+    record = run if isinstance(run, Record) else Record(run)
+    receipts = [receipt for worker, lane in record.lanes for receipt in record.receipts(worker, lane)]
+    for receipt in reversed(receipts):
+        opened = record.opened(receipt).get("environment")
+        if opened is not None:
+            return opened.scalars()
+    raise NotFound(f"{record.path} opens no environment", where=str(record.path))
 
 
 def export(

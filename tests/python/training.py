@@ -1,8 +1,44 @@
 """A small training with PyTorch, and what its receipts must hold."""
 
+import struct
+
+import numpy as np
 import torch
 
 import counterfoil
+import oracle
+
+TAGS = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.complex64: "C64",
+}
+
+
+def tensor_bytes(tensor):
+    """Canonical bytes element by element, without the library's way of reading them."""
+    bits, code = {2: (torch.int16, "<h"), 4: (torch.int32, "<i"), 8: (torch.int64, "<q")}[
+        tensor.element_size()
+    ]
+    elements = (tensor[index] for index in np.ndindex(*tensor.shape))
+    return b"".join(struct.pack(code, one.clone().reshape(1).view(bits).item()) for one in elements)
+
+
+def tensor_root(tensor):
+    return oracle.root(oracle.chunks(tensor_bytes(tensor)))
+
+
+def entry(name, tensor):
+    if tensor is None:
+        return oracle.Entry(name, 1)
+    shape, size = tuple(tensor.shape), tensor.numel() * tensor.element_size()
+    return oracle.Entry(name, 0, TAGS[tensor.dtype], shape, size, tensor_root(tensor))
+
+
+def state_root(tensors, *more):
+    return oracle.state_root([entry(name, tensor) for name, tensor in tensors.items()] + list(more))
 
 
 def model() -> torch.nn.Sequential:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,6 +24,7 @@ from counterfoil.cli import checkpoint
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
+from counterfoil.run import environment as read_environment
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
 
@@ -134,6 +136,50 @@ def inspect(run: RunFolder, json: Json = False) -> None:
         number = f"{each['lane']} {each['sequence']:>7}"
         what = each["kind"] if each["step"] is None else f"{each['kind']} {each['step']}"
         typer.echo(f"{number} {what:<16} {each['digest']}  {each['opened']}")
+
+
+@app.command()
+def uses(
+    run: RunFolder,
+    sample: Annotated[str, typer.Argument(help="Its place in the dataset, or its digest in hex.")],
+    json: Json = False,
+) -> None:
+    """Say at which steps a sample was used, or that it never was."""
+    if sample.isdecimal():
+        found = counterfoil.uses(run, int(sample))
+    else:
+        try:
+            found = counterfoil.uses(run, bytes.fromhex(sample.removeprefix("0x")))
+        except ValueError:
+            raise typer.BadParameter(f"{sample!r} is neither a place nor a digest in hex") from None
+    if json:
+        _print_json(asdict(found))
+    else:
+        typer.echo(str(found))
+    raise typer.Exit(UNDECIDED if found.gaps and not found.steps else 0)
+
+
+@app.command()
+def environment(
+    run: RunFolder,
+    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="A run to compare with.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what a run was computed with; with OTHER, what differs."""
+    ours = read_environment(run)
+    if other is None:
+        shown: dict[str, Any] = ours
+    else:
+        theirs = read_environment(other)
+        names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+        shown = {name: [ours.get(name), theirs.get(name)] for name in names}
+    if json:
+        _print_json(shown)
+        return
+    for name, value in shown.items():
+        typer.echo(f"{name:<20} {value if other is None else f'{value[0]} | {value[1]}'}")
+    if other is not None and not shown:
+        typer.echo("nothing differs")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Turns what an optimiser does into step receipts.
+"""Turns what optimisers do into step receipts.
 
 Everything is hashed where the bytes cannot change underneath: before the hook returns, or on a
 device behind the work that its stream has. The receipt of a step whose roots a device computes is
@@ -13,9 +13,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
+import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,14 @@ import torch
 from counterfoil import commit_tensors, cuda
 from counterfoil.commit import start
 from counterfoil.errors import InvalidInput, RunClosed
-from counterfoil.torch import collect
+from counterfoil.torch import collect, resume
+from counterfoil.torch.budget import STATE, Budget, Spent
 from counterfoil.torch.hooks import Hooks, innermost
 
 if TYPE_CHECKING:
     from counterfoil import Commitment, Run
     from counterfoil.commit import Pending
+    from counterfoil.torch.budget import Summary
 
 SKIPPED, NOT_REPLAYABLE, FALLBACK = 1, 2, 4
 KEEP_BATCH = 32 << 20
@@ -43,14 +46,18 @@ def attach(
     model: torch.nn.Module,
     optimizer: Any,
     *,
-    every: int = 50,
+    every: int | Mapping[str, int] = 50,
     checkpoint_every: int = 50,
+    budget: float | None = None,
+    also: Mapping[str, Any] | None = None,
+    restore: bool = False,
 ) -> Recorder:
     """Records every step of an optimiser into a run, from now until the run closes.
 
-    Gradients, hyperparameters, randomness and, where `run.batches` is used, batches are recorded
-    at each step; parameters, optimiser state and buffers at a cadence. The first and last state and
-    one every `checkpoint_every` steps are stored whole, so that steps can be re-executed.
+    Gradients, hyperparameters, randomness and, where `run.batches` is used, batches and samples are
+    recorded at each step; parameters, optimiser state and buffers at a cadence. The first and last state
+    and one every `checkpoint_every` steps are stored whole, so that steps can be re-executed and the run
+    continued.
 
     Tensors on NVIDIA GPUs are hashed there, without waiting: the receipt of a step is then written
     during the next one, or when the run is flushed or closed. Those of other devices are copied and
@@ -59,18 +66,29 @@ def attach(
     Args:
         run: An open run.
         model: The model whose parameters the optimiser steps, bare or inside a known wrapper.
-        optimizer: A torch optimiser or a trainer's wrapper around one.
-        every: Steps between commitments to parameters, optimiser state and buffers; 0 for never.
+        optimizer: A torch optimiser, a trainer's wrapper around one, or a list of them: then each step of
+            each of them is a step of the run, and a module holds all the models.
+        every: Steps between commitments to parameters, optimiser state and buffers, 0 for never; or a
+            mapping with some of `gradients`, `parameters`, `optimizer`, `buffers`, `hyperparameters`,
+            `randomness`.
         checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last.
+        budget: What recording may take of the training's time, for example 0.02. Gradients, state and
+            checkpoints then become rarer than `every` says where that is needed, by signed policies and
+            never below the run's floor. What each receipt itself costs stays.
+        also: What else is stored with checkpoints and restored from them, by name: objects with
+            `state_dict()` and `load_state_dict()`, such as a scheduler or a gradient scaler.
+        restore: Whether a run that was opened again goes on from its last stored checkpoint, which is
+            loaded into all of these. Otherwise they must be as the run last recorded them.
 
     Returns:
         The recorder; the same one when this run already records this optimiser.
 
     Raises:
         RunClosed: The run is closed.
+        NotFound: There is no stored checkpoint to restore, or one of its tensors is missing.
         InvalidInput: The optimiser is recorded by another run, the run records another optimiser,
-            or something is not recordable (LBFGS, sparse or sharded tensors, the capture of a CUDA
-            graph); `.where` names it.
+            the run was opened again and training stands elsewhere, or something is not recordable
+            (sparse parameters, sharded tensors, the capture of a CUDA graph); `.where` names it.
         UnsupportedDtype: A dtype has no canonical bytes; `.where` names the tensor.
 
     Source:
@@ -79,18 +97,25 @@ def attach(
     cuda.refuse_capture()
     if run.closed:
         raise RunClosed(f"{run.path} is closed: a closed run records nothing")
-    inner = innermost(optimizer)
+    several = isinstance(optimizer, list | tuple)
+    inner = [innermost(each) for each in (optimizer if several else [optimizer])]
+    if not inner or len({id(each) for each in inner}) < len(inner):
+        raise InvalidInput("one or more optimisers, each once", where="optimizer")
     for recorder in _active.values():
-        if recorder.run is run and recorder.optimizer is inner:
+        if recorder.run is run and recorder.optimizers == tuple(inner):
             return recorder
         if recorder.run is run:
             raise InvalidInput("this run already records another optimiser", where="optimizer")
-        if recorder.optimizer is inner:
+        if any(each is known for each in inner for known in recorder.optimizers):
             raise InvalidInput(
                 f"this optimiser is recorded by {recorder.run.path}: close it first",
                 where="optimizer",
             )
-    return Recorder(run, model, inner, _cadence(run, every, checkpoint_every))
+    if budget is not None and not 0 < budget < 1:
+        raise InvalidInput(f"a budget is a share between 0 and 1, found {budget}", where="budget")
+    cadence = _cadence(run, every, checkpoint_every)
+    steered = None if budget is None else Budget(budget, cadence, run.spec.get("policy", {}))
+    return Recorder(run, collect.Collector(model, inner), cadence, steered, dict(also or {}), restore=restore)
 
 
 def recorder_of(run: Run) -> Recorder:
@@ -107,10 +132,21 @@ def recorder_of(run: Run) -> Recorder:
     return _active[id(run)]
 
 
-def _cadence(run: Run, every: int, checkpoint_every: int) -> dict[str, int]:
+def _cadence(run: Run, every: int | Mapping[str, int], checkpoint_every: int) -> dict[str, int]:
     cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
-    cadence |= dict.fromkeys(("parameters", "optimizer", "buffers"), every)
+    cadence |= dict.fromkeys(STATE, every if isinstance(every, int) else 50)
+    if not isinstance(every, int):
+        unknown = sorted(set(every) - set(cadence))
+        if unknown:
+            known = " ".join(cadence)
+            raise InvalidInput(f"every: there is no part {unknown[0]!r}", expected=known, where="every")
+        cadence |= every
     cadence |= dict.fromkeys(("environment", "checkpoint"), checkpoint_every)
+    for name, number in cadence.items():
+        if not isinstance(number, int) or not 0 <= number < 2**32:
+            raise InvalidInput(
+                f"{name}: every {number} steps", expected="an int from 0 to 2^32 - 1", where=name
+            )
     for name, floor in run.spec.get("policy", {}).items():
         cadence[name] = min(filter(None, (floor, cadence.get(name))), default=0)
     return cadence
@@ -153,34 +189,54 @@ class Unwritten:
 
 
 class Recorder:
-    """Records the steps of one optimiser; made by `attach`."""
+    """Records the steps of one or more optimisers; made by `attach`."""
 
     def __init__(
         self,
         run: Run,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        collector: collect.Collector,
         cadence: dict[str, int],
+        budget: Budget | None,
+        also: dict[str, Any],
+        *,
+        restore: bool,
     ):
-        self.run, self.optimizer = run, optimizer
-        self._collect = collect.Collector(model, optimizer)
-        self._cadence, self._policy_recorded = cadence, False
+        self.run, self.optimizers = run, collector.optimizers
+        self._collect, self._also = collector, also
+        self._cadence, self._budget, self._policy_recorded = cadence, budget, False
         self._batches: list[collect.State] = []
+        self._samples: list[collect.State] = []
         self._fed, self._replayable = False, True
         self._metrics: dict[str, Callable[[], bool | int | float]] = {}
+        self._last: tuple[str, Pending] = ("", start({}))
         self._checkpointed = -1
+        # A checkpoint whose receipt waits for what the loop does behind `optimizer.step()`.
+        self._unsettled: tuple[int, dict[str, Commitment]] | None = None
         self._unwritten: Unwritten | None = None
         self._writing = self._waits = False
         # From the beginning of a step's recording until it is certain to have a receipt.
         self._broken = False
         # Whoever flushes or closes the run may be another thread, or a signal's handler.
         self._lock, self._process = threading.RLock(), os.getpid()
+        self.samples = resume.Samples(run)
+        self.epoch: resume.Epoch | None = resume.restore(run, collector, also) if restore else None
+        self._spent = Spent()
         self._randomness = collect.randomness()
-        self._checkpoint(run.step)
-        for device in {parameter.device for parameter in model.parameters() if cuda.engine.away(parameter)}:
+        self._checkpoint(run.step, begins=True)
+        self.settle(collect.randomness)
+        for device in {tensor.device for tensor in collector.model.parameters() if cuda.engine.away(tensor)}:
             cuda.usable(device)
         self._versions = self._collect.versions()
-        self._hooks = Hooks(optimizer, self._take, self._same, self._done)
+        self._hooks = [
+            Hooks(
+                each,
+                lambda: self.settle(lambda: self._randomness),
+                functools.partial(self._take, each),
+                self._same,
+                functools.partial(self._done, each),
+            )
+            for each in self.optimizers
+        ]
         _active[id(run)] = self
         run.on_flush(self._write)
         run.on_close(self._close)
@@ -201,21 +257,33 @@ class Recorder:
         """
         self._metrics.update({name: collect.metric(name, value) for name, value in metrics.items()})
 
-    def feed(self, batch: Any, *, replayable: bool = True) -> None:
+    def summary(self) -> Summary:
+        """Where the time went since `attach`; `run.summary()` calls this."""
+        with self._lock:
+            return self._spent.summary(self._cadence)
+
+    def feed(
+        self, batch: Any, samples: Callable[[], collect.State] = dict, *, replayable: bool = True
+    ) -> None:
         """Takes a batch that training is about to consume; `batches` calls this.
 
         Args:
             batch: Nested tuples, lists and mappings of tensors; copied.
+            samples: Tells which samples these are, as `counterfoil.torch.data` names them.
             replayable: False when drawing this batch changed the randomness of a step under way.
         """
-        if not self._batches:
-            self._randomness, self._replayable = collect.randomness(), True
-        leaves = dict(collect.flatten(batch))
-        # Kernels choose by memory layout and give other bits; a receipt knows no strides.
-        plain = all(isinstance(value, torch.Tensor) and value.is_contiguous() for value in leaves.values())
-        self._replayable &= replayable and plain
-        self._batches.append({name: _copy(value) for name, value in leaves.items()})
-        self._fed = True
+        with self._spent.on("batch"):
+            if not self._batches:
+                self._randomness, self._replayable = collect.randomness(), True
+            leaves = dict(collect.flatten(batch))
+            # Kernels choose by memory layout and give other bits; a receipt knows no strides.
+            plain = all(
+                isinstance(value, torch.Tensor) and value.is_contiguous() for value in leaves.values()
+            )
+            self._replayable &= replayable and plain
+            self._batches.append({name: _copy(value) for name, value in leaves.items()})
+            self._samples.append(samples())
+            self._fed = True
 
     def _due(self, field: str, step: int) -> bool:
         return self._cadence[field] > 0 and step % self._cadence[field] == 0
@@ -227,19 +295,26 @@ class Recorder:
         scaler skipped the step is not seen here.
 
         Raises:
-            InvalidInput: An earlier step was not recorded, the optimiser overwrites its gradient or is
-                not one of torch's, or something is not recordable; `.where` names it.
+            InvalidInput: An earlier step was not recorded, there are several optimisers, the optimiser
+                overwrites its gradient or is not one of torch's, or something is not recordable; `.where`
+                names it.
         """
         with self._lock:
             cuda.refuse_capture()
-            if self._hooks.stepping:
+            if len(self.optimizers) > 1:
+                raise InvalidInput(
+                    "which of several optimisers made the step is not known", where="optimizer"
+                )
+            (optimizer,), (hooks,) = self.optimizers, self._hooks
+            if hooks.stepping:
                 raise InvalidInput("an earlier step was not completed or not recorded", where="optimizer")
-            if self._hooks.may_overwrite:
-                kind = type(self.optimizer).__name__
+            if hooks.may_overwrite:
+                kind = type(optimizer).__name__
                 raise InvalidInput(f"{kind} may have overwritten the gradient: not readable", where=kind)
+            self.settle(lambda: self._randomness)
             self._begin()
-            gradients = self._take()
-            self._add(lambda: (gradients, False))
+            gradients = self._take(optimizer)
+            self._add(optimizer, lambda: (gradients, False))
 
     def leave(self) -> None:
         """Writes the last receipt when the process ends, unless it is a copy of the one that records."""
@@ -251,11 +326,13 @@ class Recorder:
             raise InvalidInput("an earlier step was not recorded", where="optimizer")
         self._broken = True
 
-    def _take(self) -> Pending | None:
+    def _take(self, optimizer: torch.optim.Optimizer) -> Pending | None:
         before = self._unwritten
         if not self._due("gradients", 1 + (self.run.step if before is None else before.number)):
             return None
-        gradients = start(self._collect.gradients())
+        with self._spent.on("gradients"):
+            gradients = start(self._collect.gradients(optimizer))
+            self._spent.did("gradients")
         self._waits = not gradients.done
         return gradients
 
@@ -263,41 +340,65 @@ class Recorder:
     def _same(early: Pending | None, late: Pending | None) -> bool:
         return early is None or late is None or early.finish() == late.finish()
 
-    def _done(self, outcome: Callable[[], tuple[Pending | None, bool]]) -> None:
+    def _done(
+        self, optimizer: torch.optim.Optimizer, outcome: Callable[[], tuple[Pending | None, bool]]
+    ) -> None:
         with self._lock:
             self._begin()
-            self._add(outcome)
+            self._add(optimizer, outcome)
 
-    def _add(self, outcome: Callable[[], tuple[Pending | None, bool]]) -> None:
+    def _add(
+        self, optimizer: torch.optim.Optimizer, outcome: Callable[[], tuple[Pending | None, bool]]
+    ) -> None:
         self._write()
         step = self.run.step + 1
         if not self._policy_recorded:
-            self._cadence.setdefault("batch", int(self._fed))
+            for field in ("batch", "samples"):
+                self._cadence.setdefault(field, int(self._fed))
             self.run.record_policy(step, self._cadence)
             self._policy_recorded = True
         fields: dict[str, Pending] = {}
-        for field in ("parameters", "optimizer", "buffers"):
-            if self._due(field, step):
-                fields[field] = start(getattr(self._collect, field)())
-        for field in ("hyperparameters", "environment"):
-            if self._due(field, step):
-                fields[field] = start(getattr(self._collect, field)(), keep=True)
-        if self._due("randomness", step):
-            fields["randomness"] = start(self._randomness, keep=self.run.replayable)
-        batch, kept = self._batch()
-        if batch is not None:
-            fields["batch"] = batch
-        lost = self.run.replayable and not (kept and "randomness" in fields)
-        randomness, versions = collect.randomness(), self._collect.versions()
+        with self._spent.on("state"):
+            due = [field for field in STATE if self._due(field, step)]
+            fields |= {field: start(getattr(self._collect, field)()) for field in due}
+            if due:
+                self._spent.did("state")
+        with self._spent.on("details"):
+            if self._due("hyperparameters", step):
+                fields["hyperparameters"] = self._hyperparameters(optimizer)
+            if self._due("environment", step):
+                fields["environment"] = start(self._collect.environment(), keep=True)
+            if self._due("randomness", step):
+                fields["randomness"] = start(self._randomness, keep=self.run.replayable)
+            self._randomness, self._versions = collect.randomness(), self._collect.versions()
+        with self._spent.on("batch"):
+            kept = self._add_batch(fields)
+        # Of several optimisers a recipe steps none in particular.
+        lost = self.run.replayable and not (kept and "randomness" in fields and len(self.optimizers) == 1)
         metrics, self._metrics = self._metrics, {}
         self._unwritten = Unwritten(step, outcome, fields, metrics, NOT_REPLAYABLE * lost)
-        self._batches, self._randomness, self._versions = [], randomness, versions
+        self._batches, self._samples = [], []
         self._broken = False
-        due = self._due("checkpoint", step)
-        if due or not (self._waits or any(not pending.done for pending in fields.values())):
+        self._spent.steps += 1
+        due_now = self._due("checkpoint", step)
+        if due_now or not (self._waits or any(not pending.done for pending in fields.values())):
             self._write()
-        if due:
+        if due_now:
             self._checkpoint(step)
+        if self._budget is not None:
+            chosen = self._budget.review(self._spent, self._cadence)
+            if chosen != self._cadence:
+                self.run.record_policy(step + 1, chosen)
+                self._cadence = chosen
+
+    def _hyperparameters(self, optimizer: torch.optim.Optimizer) -> Pending:
+        """Those of most steps are those of the step before."""
+        state = self._collect.hyperparameters(optimizer)
+        text = repr(state)
+        # A tensor's text is not all of it, and there are many NaNs.
+        if text != self._last[0] or "tensor" in text or "nan" in text:
+            self._last = (text, start(state, keep=True))
+        return self._last[1]
 
     def _write(self) -> None:
         """Writes the receipt that waits for a device, if there is one. An interrupted attempt is repeated."""
@@ -305,48 +406,73 @@ class Recorder:
             step = self._unwritten
             if step is None or self._writing:
                 return
-            fields, flags = step.finish()
-            if self._unwritten is not step:
-                return  # a signal's handler was here
-            self._writing = True
-            try:
-                if self.run.step < step.number:
-                    self.run.record_step(step.number, fields, flags=flags)
-                self._unwritten = None
-            finally:
-                self._writing = False
+            with self._spent.on("receipt"):
+                fields, flags = step.finish()
+                if self._unwritten is not step:
+                    return  # a signal's handler was here
+                self._writing = True
+                try:
+                    if self.run.step < step.number:
+                        self.run.record_step(step.number, fields, flags=flags)
+                    self._unwritten = None
+                finally:
+                    self._writing = False
 
-    def _batch(self) -> tuple[Pending | None, bool]:
-        if not self._cadence["batch"] and not self._batches:
-            return None, False
+    def _add_batch(self, fields: dict[str, Pending]) -> bool:
+        """Adds what was fed; returns whether it is kept."""
+        if not (self._cadence["batch"] or self._cadence["samples"] or self._batches):
+            return False
         batches = self._batches
         numbered = {f"{i}/{name}": leaf for i, batch in enumerate(batches) for name, leaf in batch.items()}
         whole = batches[0] if len(batches) == 1 else numbered
         size = sum(value.nbytes for value in whole.values() if isinstance(value, torch.Tensor))
         keep = bool(batches) and self._replayable and self.run.replayable and size < KEEP_BATCH
-        return start(whole, keep=keep), keep
-
-    def _checkpoint(self, step: int) -> None:
-        fields = {
-            name: self.run.store(getattr(self._collect, name)())
-            for name in ("parameters", "optimizer", "buffers")
+        fields["batch"] = start(whole, keep=keep)
+        samples = {
+            f"{i}/{name}": value for i, each in enumerate(self._samples) for name, value in each.items()
         }
-        fields["hyperparameters"] = commit_tensors(self._collect.hyperparameters(), keep=True)
-        fields["environment"] = commit_tensors(self._collect.environment(), keep=True)
-        fields["randomness"] = commit_tensors(collect.randomness(), keep=self.run.replayable)
-        self.run.record_checkpoint(step, fields)
+        fields["samples"] = start(samples, keep=True)
+        return keep
+
+    def _checkpoint(self, step: int, *, begins: bool = False) -> None:
+        with self._spent.on("checkpoint"):
+            fields = {name: self.run.store(getattr(self._collect, name)()) for name in STATE}
+            if begins:
+                resume.check(self.run, fields)
+            fields["environment"] = commit_tensors(self._collect.environment(), keep=True)
+            self._spent.did("checkpoint")
+        self._unsettled = (step, fields)
         self._checkpointed = step
+
+    def settle(self, randomness: Callable[[], collect.State]) -> None:
+        """Writes the checkpoint that waits: schedulers have stepped, and the next batch is not drawn yet."""
+        with self._lock:
+            if self._unsettled is None:
+                return
+            with self._spent.on("checkpoint"):
+                step, fields = self._unsettled
+                fields["hyperparameters"] = commit_tensors(self._collect.hyperparameters(), keep=True)
+                fields["randomness"] = commit_tensors(randomness(), keep=True)
+                extensions = resume.saved(self._also, self.epoch, len(self._batches))
+                if extensions:
+                    fields["extensions"] = self.run.store(extensions)
+                self.run.record_checkpoint(step, fields)
+                self._unsettled = None
+                # What is stored is to be gone on from, whatever happens next.
+                self.run.flush()
 
     def _close(self, reason: int) -> bool:
         """Returns whether a step has no receipt."""
         with self._lock:
-            self._hooks.remove()
+            for hooks in self._hooks:
+                hooks.remove()
             _active.pop(id(self.run), None)
             self._write()
-            incomplete = self._broken or self._hooks.stepping
+            incomplete = self._broken or any(hooks.stepping for hooks in self._hooks)
             interrupted = incomplete or (reason != 0 and self.pending)
             # Weights that were loaded or averaged after the last step are not that step's state.
-            changed = self._versions() != self._collect.versions()()
+            changed = self._versions() != self._collect.versions(anew=True)()
             if not (interrupted or changed or self._checkpointed == self.run.step):
                 self._checkpoint(self.run.step)
+            self.settle(collect.randomness)
             return incomplete

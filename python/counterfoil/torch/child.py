@@ -19,6 +19,9 @@ from counterfoil.torch import collect
 from counterfoil.torch.hooks import Hooks, innermost
 from counterfoil.torch.wire import Pipe, encode
 
+CHOSEN = ("threads", "deterministic", "matmul_precision", "default_dtype")
+"""What a run's environment says and a process can choose."""
+
 FIELDS = ("parameters", "optimizer", "buffers", "hyperparameters")
 
 
@@ -34,8 +37,9 @@ class Execution:
 
     def __init__(self, recipe: Callable[[dict[str, Any]], Any], spec: dict[str, Any]) -> None:
         model, optimizer, self._step = recipe(spec)
-        self._collect = collect.Collector(model, innermost(optimizer))
-        self._hooks = Hooks(self._collect.inner, self._gradients, _same, self._done)
+        self._optimizer = innermost(optimizer)
+        self._collect = collect.Collector(model, [self._optimizer])
+        self._hooks = Hooks(self._optimizer, lambda: None, self._gradients, _same, self._done)
         self._metrics: collect.State = {}
         self._states: list[dict[str, collect.State]] = []
 
@@ -57,10 +61,11 @@ class Execution:
         self._metrics.update({name: collect.metric(name, value)() for name, value in metrics.items()})
 
     def _gradients(self) -> collect.State:
-        return _copy(self._collect.gradients())
+        return _copy(self._collect.gradients(self._optimizer))
 
-    def _done(self, outcome: Callable[[], tuple[collect.State, bool]]) -> None:
+    def _done(self, outcome: Callable[[], tuple[collect.State | None, bool]]) -> None:
         gradients, _ = outcome()
+        assert gradients is not None, "the child's hook takes each gradient"
         fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS}
         self._states.append(fields | {"gradients": gradients, "metrics": dict(self._metrics)})
 
@@ -93,18 +98,22 @@ def serve(cut: dict[str, bool]) -> None:
     _leave_out_the_compiler()
     execution: Execution | None = None
     recipe: Callable[[dict[str, Any]], Any] | None = None
+    chosen: dict[str, Any] = {}
     while True:
         try:
             header, states = pipe.receive(1 << 62)
         except EOFError:
             return
-        if recipe is None:
+        wanted = {name: header[name] for name in CHOSEN}
+        if chosen != wanted:
+            chosen = wanted
             torch.set_num_threads(header["threads"])
-            if header["deterministic"]:  # even switching it off would import the compiler
-                torch.use_deterministic_algorithms(True)
+            # Even switching it off would import the compiler.
+            if header["deterministic"] != torch.are_deterministic_algorithms_enabled():
+                torch.use_deterministic_algorithms(header["deterministic"])
             torch.set_float32_matmul_precision(header["matmul_precision"])
             torch.set_default_dtype(getattr(torch, header["default_dtype"].removeprefix("torch.")))
-            recipe = load_recipe(Path("recipe").resolve())
+        recipe = recipe or load_recipe(Path("recipe").resolve())
         if execution is None or "parameters" in states:
             execution = Execution(recipe, header["spec"])
             execution.restore(states)

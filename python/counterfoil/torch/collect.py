@@ -4,11 +4,13 @@ The recorder and the re-execution both read a step through this module: a name o
 differed between the two would refute honest work. Nothing here commits, records or compares.
 """
 
+import array
 import os
 import platform
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import torch
 from counterfoil import Alias
 from counterfoil.cuda import bring
 from counterfoil.errors import InvalidInput
+
+EVALUATIONS, STEPPED = "func_evals", "stepped"
 
 State = dict[str, Any]
 """Names to tensors, numbers, strings, `Alias` or None (absent)."""
@@ -40,9 +44,14 @@ WRAPPERS = {
 }
 """Classes that stand around a model, and the attribute that holds it."""
 
-VARIABLES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
-"""Environment variables that change the bits a CPU computes."""
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA",
+)  # fmt: skip
+"""Environment variables that change the bits that are computed."""
 
+
+INDICES, VALUES = "#indices", "#values"
+"""What stands behind a parameter's name in the names of its sparse gradient's parts."""
 
 ACCELERATOR = "accelerator"
 """The entry of the environment that names the GPUs of the parameters; the CPU's has none."""
@@ -54,6 +63,8 @@ def readable(name: str, tensor: torch.Tensor) -> torch.Tensor:
     Raises:
         InvalidInput: A sharded, lazy or otherwise special tensor; `.where` is its name.
     """
+    if type(tensor) is torch.Tensor:
+        return tensor
     if torch.nn.parameter.is_lazy(tensor):
         raise InvalidInput(f"{name} has no shape yet: run one forward pass before attach", where=name)
     plain = tensor.detach()
@@ -145,9 +156,26 @@ def _named(model: torch.nn.Module, kind: str) -> list[tuple[list[str], torch.Ten
 
 def _spread(names: list[str], tensor: torch.Tensor | None, prefix: str = "") -> State:
     first = prefix + names[0]
-    value = None if tensor is None else readable(first, tensor)
-    shared = None if tensor is None else Alias(first)
-    return {first: value} | {prefix + name: shared for name in names[1:]}
+    if tensor is None:
+        return {prefix + name: None for name in names}
+    value = readable(first, tensor)
+    if len(names) == 1:
+        return {first: value}
+    return {first: value} | {prefix + name: Alias(first) for name in names[1:]}
+
+
+def _gradient(names: list[str], gradient: torch.Tensor | None) -> State:
+    """A gradient under its parameter's names; a sparse one as what it holds at which places."""
+    if gradient is None or gradient.layout != torch.sparse_coo:
+        return _spread(names, gradient)
+    if gradient.dense_dim() + gradient.sparse_dim() != gradient.dim():
+        raise InvalidInput(f"{names[0]} is sparse in an unknown way", where=names[0])
+    whole = gradient.detach().coalesce()
+    parts = {INDICES: whole.indices(), VALUES: whole.values()}
+    state: State = {}
+    for suffix, part in parts.items():
+        state |= _spread([name + suffix for name in names], part)
+    return state
 
 
 def _first(tensor: torch.Tensor) -> torch.Tensor:
@@ -156,76 +184,126 @@ def _first(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_strided((min(16, tensor.numel(), room),), (1,), tensor.storage_offset())
 
 
-class Collector:
-    """Reads the state of a model and its innermost optimiser.
+class Walk:
+    """The named tensors of a model, and what tells that they are other ones now.
 
-    Tied weights appear under their smallest name, with an `Alias` under the others. A wrapper's
-    component is left out of names only where the module is such a wrapper.
+    It holds its tensors and modules, so that no other ones can have the identity of one of them.
     """
 
-    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.inner = model, optimizer
+    def __init__(self, model: torch.nn.Module, kind: str) -> None:
+        self.found = _named(model, kind)
+        self._modules = list(model.modules())
+        self._held = [held for module in self._modules for held in (module._modules, getattr(module, kind))]
+        self._seen = self._look()
+
+    def _look(self) -> tuple[list[str], list[int]]:
+        values = chain.from_iterable(map(dict.values, self._held))
+        return list(chain.from_iterable(self._held)), list(map(id, values))
+
+    def is_outdated(self) -> bool:
+        """Whether a module, parameter or buffer was added, removed, renamed or replaced."""
+        return self._look() != self._seen
+
+
+class Collector:
+    """Reads the state of a model and of the innermost optimisers that step its parameters.
+
+    Tied weights appear under their smallest name, with an `Alias` under the others. A wrapper's
+    component is left out of names only where the module is such a wrapper. The groups of all
+    optimisers are counted through.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.model, self.optimizers = model, tuple(optimizers)
+        self._walks: dict[str, Walk] = {}
+
+    def _named(self, kind: str, *, anew: bool = True) -> list[tuple[list[str], torch.Tensor]]:
+        """As the function of this name, which is asked again when the model's structure is another one."""
+        known = self._walks.get(kind)
+        if known is None or (anew and known.is_outdated()):
+            known = self._walks[kind] = Walk(self.model, kind)
+        return known.found
+
+    def groups(self) -> Iterator[tuple[int, torch.optim.Optimizer, dict[str, Any]]]:
+        """The parameter groups of all optimisers, each with its number."""
+        each = ((one, group) for one in self.optimizers for group in one.param_groups)
+        return ((number, one, group) for number, (one, group) in enumerate(each))
 
     def parameters(self) -> State:
         """Every parameter of the model."""
-        return self._each(lambda parameter: parameter)
+        state: State = {}
+        for names, parameter in self._named("_parameters"):
+            state.update(_spread(names, parameter))
+        return state
 
-    def versions(self) -> Callable[[], list[Any]]:
+    def versions(self, *, anew: bool = False) -> Callable[[], list[Any]]:
         """Something that changes when a parameter or buffer is replaced or written in place; read later.
 
         Writes through `.data` leave no trace in a tensor's version. Who swaps weights swaps all of
         them, so the first elements of a few tensors tell.
         """
-        held = [tensor for kind in ("_parameters", "_buffers") for _, tensor in _named(self.model, kind)]
-        seen: list[Any] = [(id(tensor), tensor._version) for tensor in held]
-        dense = [tensor.detach() for tensor in held if tensor.layout == torch.strided]
-        first = [_first(tensor).view(torch.uint8).clone() for tensor in dense[:8]]
+        kinds = ("_parameters", "_buffers")
+        held = [tensor for kind in kinds for _, tensor in self._named(kind, anew=anew)]
+        # A tensor that was made in inference mode has no version.
+        seen: list[Any] = [(id(t), None if t.is_inference() else t._version) for t in held]
+        dense = islice((tensor for tensor in held if tensor.layout == torch.strided), 8)
+        first = [_first(tensor.detach()).view(torch.uint8).clone() for tensor in dense]
         return lambda: seen + [tensor.tolist() for tensor in first]
 
-    def gradients(self) -> State:
-        """`.grad` of every parameter of the model; None is absent."""
-        return self._each(lambda parameter: parameter.grad)
-
-    def _each(self, read: Any) -> State:
+    def gradients(self, optimizer: torch.optim.Optimizer) -> State:
+        """`.grad` of every parameter of the model; absent where it is None or the optimiser has no such parameter."""
+        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         state: State = {}
-        for names, parameter in _named(self.model, "_parameters"):
-            state.update(_spread(names, read(parameter)))
+        for names, parameter in self._named("_parameters"):
+            gradient = parameter.grad if id(parameter) in stepped else None
+            if len(names) == 1 and (gradient is None or gradient.layout is torch.strided):
+                state[names[0]] = gradient if gradient is None else readable(names[0], gradient)
+            else:
+                state.update(_gradient(names, gradient))
         return state
 
     def buffers(self) -> State:
         """Every buffer of the model as `buffer/<name>`, the non-persistent ones included."""
         state: State = {}
-        for names, buffer in _named(self.model, "_buffers"):
+        for names, buffer in self._named("_buffers"):
             state.update(_spread(names, buffer, "buffer/"))
         return state
 
     def optimizer(self) -> State:
-        """The optimiser's state as `optimizer/<group>/<parameter>/<key>`."""
+        """The optimisers' state as `optimizer/<group>/<parameter>/<key>`."""
         state: State = {}
-        for prefix, parameter in self.slots():
-            for key, value in self.inner.state.get(parameter, {}).items():
+        for prefix, parameter, optimizer in self.slots():
+            for key, value in optimizer.state.get(parameter, {}).items():
                 state.update(flatten(value, prefix + str(key)))
         return state
 
-    def slots(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """The optimiser's parameters with the prefix of their state's names."""
-        names = {id(parameter): names[0] for names, parameter in _named(self.model, "_parameters")}
-        for index, group in enumerate(self.inner.param_groups):
+    def slots(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+        """The optimisers' parameters with the prefix of their state's names."""
+        names = {id(parameter): names[0] for names, parameter in self._named("_parameters")}
+        for index, optimizer, group in self.groups():
             for position, parameter in enumerate(group["params"]):
                 if id(parameter) not in names:
                     where = f"group {index}, parameter {position}"
                     raise InvalidInput(
                         f"{where} of the optimiser is not a parameter of the model", where=where
                     )
-                yield f"optimizer/{index}/{names[id(parameter)]}/", parameter
+                yield f"optimizer/{index}/{names[id(parameter)]}/", parameter, optimizer
 
-    def hyperparameters(self) -> State:
-        """What `param_groups` hold besides the parameters, as `<group>/<key>`."""
+    def hyperparameters(self, stepped: torch.optim.Optimizer | None = None) -> State:
+        """What `param_groups` hold besides the parameters, as `<group>/<key>`.
+
+        Of several optimisers, `stepped` is the number of the one that made the step. LBFGS adds how often it
+        has evaluated its closure.
+        """
         state: State = {}
-        for index, group in enumerate(self.inner.param_groups):
+        for index, optimizer, group in self.groups():
             for key, value in group.items():
                 if key != "params":
                     state.update(flatten(value, f"{index}/{key}"))
+            if isinstance(optimizer, torch.optim.LBFGS):
+                state[f"{index}/{EVALUATIONS}"] = optimizer.state[group["params"][0]].get(EVALUATIONS, 0)
+        if stepped is not None and len(self.optimizers) > 1:
+            state[STEPPED] = self.optimizers.index(stepped)
         return state
 
     def environment(self) -> State:
@@ -234,8 +312,11 @@ class Collector:
             local_environment()
             | self._accelerator()
             | {
-                "optimizer": f"{type(self.inner).__module__}.{type(self.inner).__qualname__}",
+                "optimizer": ", ".join(
+                    f"{type(each).__module__}.{type(each).__qualname__}" for each in self.optimizers
+                ),
                 "threads": torch.get_num_threads(),
+                "interop_threads": torch.get_num_interop_threads(),
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
                 "default_dtype": str(torch.get_default_dtype()),
                 "matmul_precision": torch.get_float32_matmul_precision(),
@@ -246,11 +327,17 @@ class Collector:
         )
 
     def _accelerator(self) -> State:
-        devices = {tensor.device for _, tensor in _named(self.model, "_parameters") if tensor.is_cuda}
+        devices = {tensor.device for _, tensor in self._named("_parameters") if tensor.is_cuda}
         if not devices:
             return {}
         names = sorted({torch.cuda.get_device_name(device) for device in devices})
-        return {ACCELERATOR: ", ".join(names), "cuda": str(torch.version.cuda or torch.version.hip)}
+        return {
+            ACCELERATOR: ", ".join(names),
+            "cuda": str(torch.version.cuda or torch.version.hip),
+            "cudnn": torch.backends.cudnn.version() or 0,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
 
     def restore(self, parameters: State, optimizer: State, buffers: State) -> None:
         """Puts a recorded state back, in place, so that memory formats stay the model's own.
@@ -265,21 +352,40 @@ class Collector:
             for name, target in own.items():
                 if isinstance(target, torch.Tensor):
                     _fill(name, target, recorded[name])
-        unplaced = set(optimizer)
-        self.inner.state.clear()
-        for prefix, parameter in self.slots():
-            values = {
-                name.removeprefix(prefix): optimizer[name] for name in optimizer if name.startswith(prefix)
-            }
-            unplaced -= {prefix + key for key in values}
+        unplaced = dict(optimizer)
+        for each in self.optimizers:
+            each.state.clear()
+        on_device = {
+            id(parameter)
+            for _, _, group in self.groups()
+            if group.get("fused") or group.get("capturable")
+            for parameter in group["params"]
+        }
+        for prefix, parameter, owner in self.slots():
+            names = [name for name in unplaced if name.startswith(prefix)]
+            values = {name.removeprefix(prefix): unplaced.pop(name) for name in names}
             for key, value in (unflatten(values) if values else {}).items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
-                self.inner.state[parameter][key] = value
+                else:
+                    value = _plain(value)
+                    if isinstance(value, torch.Tensor) and (key != "step" or id(parameter) in on_device):
+                        value = value.to(parameter.device)
+                owner.state[parameter][key] = value
         if unplaced:
             raise InvalidInput(
                 f"the recipe's optimiser has no place for {min(unplaced)}", where=min(unplaced)
             )
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and lists as optimisers keep them; a number is recorded as a tensor of 64 bits and no dimension."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    # Where tensors are of 64 bits by default, floats may be tensors.
+    numbers = {torch.int64, torch.float64} - {torch.get_default_dtype()}
+    is_number = isinstance(value, torch.Tensor) and not value.shape and value.dtype in numbers
+    return value.item() if is_number else value
 
 
 def _fill(name: str, target: torch.Tensor, value: Any) -> None:
@@ -329,7 +435,7 @@ def randomness() -> State:
         "numpy/has_gauss": int(legacy["has_gauss"]),
         "numpy/gauss": float(legacy["gauss"]),
         "python/version": version,
-        "python/state": np.array(internal, np.uint32),
+        "python/state": np.frombuffer(array.array("I", internal), np.uint32),
         "python/gauss": gauss,
     }
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
@@ -337,7 +443,10 @@ def randomness() -> State:
 
 
 def restore_randomness(state: Mapping[str, Any]) -> None:
-    """Puts the generators of torch, numpy and Python into a state that `randomness` read."""
+    """Puts the generators of torch, numpy and Python, and of the GPUs here, into a state that `randomness` read."""
+    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        if f"cuda/{index}" in state:
+            torch.cuda.set_rng_state(state[f"cuda/{index}"], index)
     torch.set_rng_state(state["torch"])
     position, has_gauss = int(state["numpy/position"]), int(state["numpy/has_gauss"])
     key = state["numpy/key"].numpy()

@@ -7,6 +7,8 @@ hook. Of torch's own only `SGD(momentum, nesterov=True)` does so (tested over al
 at both places at every step until it does.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -25,7 +27,7 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
     """The optimiser that owns the parameters, below the wrappers of trainers.
 
     Raises:
-        InvalidInput: No optimiser with step hooks is inside, or it is LBFGS.
+        InvalidInput: No optimiser with step hooks is inside.
     """
     seen = [optimizer]
     while not hasattr(seen[-1], "_optimizer_step_post_hooks"):
@@ -34,11 +36,6 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
         if inner is None or any(inner is known for known in seen):
             raise InvalidInput(f"{type(optimizer).__name__} holds no torch optimiser", where="optimizer")
         seen.append(inner)
-    if isinstance(seen[-1], torch.optim.LBFGS):
-        raise InvalidInput(
-            "LBFGS evaluates its closure several times and applies no single gradient",
-            where="LBFGS",
-        )
     found: torch.optim.Optimizer = seen[-1]
     return found
 
@@ -56,30 +53,65 @@ def _is_known(optimizer: torch.optim.Optimizer) -> bool:
     return False
 
 
+_watched: dict[int, Hooks[Any]] = {}
+_scalers: Any = torch.amp.GradScaler
+_scaler_step: Callable[..., float | None] = _scalers.step
+"""What was there before it was observed, perhaps another tool's."""
+
+
+def _observed_step(scaler: torch.amp.GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> float | None:
+    """A scaler that found an infinity calls no optimiser, and so no hook; nothing else tells of such a step."""
+    try:
+        hooks = _watched.get(id(innermost(optimizer)))
+    except InvalidInput:
+        hooks = None
+    begun = hooks.begun if hooks else 0
+    result = _scaler_step(scaler, optimizer, *args, **kwargs)
+    if hooks is not None and hooks.begun == begun:
+        hooks.left_out()
+    return result
+
+
+def _observe() -> None:
+    global _scaler_step
+    if _scalers.step is not _observed_step:
+        _scaler_step, _scalers.step = _scalers.step, _observed_step
+
+
 class Hooks(Generic[Taken]):
-    """Calls `take` where the applied gradient stands in `.grad`, then `done(outcome)` after each step.
+    """Calls `begin` before a step, `take` where the applied gradient stands in `.grad`, and `done(outcome)` behind it.
 
     `outcome()` returns what was taken and whether the step was skipped. It may be called later, when a
-    device has computed what it compares, and again; of several steps in their order.
+    device has computed what it compares, and again; of several steps in their order. A step that a
+    gradient scaler left out is done as well.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
+        begin: Callable[[], None],
         take: Callable[[], Taken],
         same: Callable[[Taken, Taken], bool],
-        done: Callable[[Callable[[], tuple[Taken, bool]]], None],
+        done: Callable[[Callable[[], tuple[Taken | None, bool]]], None],
     ) -> None:
-        self._optimizer, self._take, self._same, self._done = optimizer, take, same, done
+        self.begun = 0
+        self._optimizer, self._begin, self._take = optimizer, begin, take
+        self._same, self._done = same, done
         self._probing = not type(optimizer).__module__.startswith("torch.optim")
         self._overwrites = False
         self._early: Taken | None = None
-        self._outcome: Callable[[], object] = lambda: None
         self._frame: FrameType | None = None
         self._depth = 0
         self._pre = optimizer.register_step_pre_hook(self._before)
         self._post = optimizer.register_step_post_hook(self._after)
         optimizer._optimizer_step_post_hooks.move_to_end(self._post.id, last=False)  # type: ignore[attr-defined]
+        _watched[id(optimizer)] = self
+        _observe()
+
+    def left_out(self) -> None:
+        """A step that was wanted and changed nothing."""
+        self._begin()
+        self._done(lambda: (None, True))
 
     @property
     def stepping(self) -> bool:
@@ -95,32 +127,45 @@ class Hooks(Generic[Taken]):
         """Takes the hooks off the optimiser."""
         self._pre.remove()
         self._post.remove()
+        _watched.pop(id(self._optimizer), None)
+        if not _watched and _scalers.step is _observed_step:
+            _scalers.step = _scaler_step
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         refuse_capture()
         if self._frame is not None and self._within(self._frame):
             self._depth += 1  # a subclass that calls super().step() fires the hooks twice for one step
-            return
+            return None
         if self._frame is not None:
             raise InvalidInput(
                 "an earlier step was not completed or not recorded: training stands at no recorded step",
                 where="optimizer",
             )
         self._frame, self._depth, self._early = sys._getframe(1), 0, None
-        closure = any(value is not None for value in (*args[1:], kwargs.get("closure")))
-        if self._probing and closure:
-            self._outcome()  # what the step before showed decides whether this one can be read
-        known = self._overwrites or _is_known(optimizer)
-        if known or (self._probing and not closure):
-            self._read_early(optimizer, closure)
+        self.begun += 1
+        self._begin()
+        if not self.may_overwrite:
+            return None
+        self._read_early(optimizer)
+        closure = kwargs.get("closure") if len(args) < 2 else args[1]
+        if closure is None:
+            return None
+        watched = self._watched(closure)
+        return (args[:1], kwargs | {"closure": watched}) if len(args) < 2 else ((args[0], watched), kwargs)
 
-    def _read_early(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
-        kind = type(optimizer).__name__
-        if closure:
-            raise InvalidInput(
-                f"{kind} overwrites the gradient and was given a closure: not readable", where=kind
-            )
+    def _watched(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """What computes the gradient within the step; the last one that it leaves is the one that is applied."""
+
+        def evaluate() -> Any:
+            loss = closure()
+            self._early = self._take()
+            return loss
+
+        return evaluate
+
+    def _read_early(self, optimizer: torch.optim.Optimizer) -> None:
         if next(reversed(optimizer._optimizer_step_pre_hooks)) != self._pre.id:
+            kind = type(optimizer).__name__
             raise InvalidInput(
                 f"{kind} overwrites the gradient: register step pre-hooks before attach", where=kind
             )
@@ -137,14 +182,13 @@ class Hooks(Generic[Taken]):
         found = getattr(optimizer, "found_inf", None)
         skipped: Callable[[], Any] = bring(found) if isinstance(found, torch.Tensor) else lambda: found
 
-        def outcome() -> tuple[Taken, bool]:
+        def outcome() -> tuple[Taken | None, bool]:
             if early is not None and late is not None and compares:
                 self._overwrites |= not self._same(early, late)
                 self._probing = not self._overwrites
             overwritten = late is None or (early is not None and self._overwrites)
             return cast(Taken, early if overwritten else late), bool(skipped())
 
-        self._outcome = outcome
         self._done(outcome)
         self._frame, self._early = None, None
 

@@ -28,13 +28,14 @@ from counterfoil import Mismatch, Record, ReplayReport, commit_tensors
 from counterfoil.errors import CounterfoilError, InvalidInput
 from counterfoil.torch import confine, wire
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
+from counterfoil.torch.budget import STATE
+from counterfoil.torch.child import CHOSEN
 from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State, local_environment
 
 if TYPE_CHECKING:
     from counterfoil import Chain, Commitment, Entry, Opened, Receipt, Verdict
 
 COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
-STATE = ("parameters", "optimizer", "buffers")
 ROOM = 64 << 20
 LIVES = 4
 START = 120.0
@@ -47,10 +48,6 @@ class NotReplayable(Exception):
     def __init__(self, reason: str, *, fatal: bool = False) -> None:
         super().__init__(reason)
         self.fatal = fatal
-
-
-class InBlocks(NotReplayable):
-    """A tensor was recorded in blocks, which is the run's right."""
 
 
 class Differs(Exception):
@@ -178,7 +175,7 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
         steps=tuple(replayed),
         refuted=tuple(refuted),
         notes=tuple(notes + execution.notes),
-        undecided=tuple(execution.undecided + ([] if refuted else undecided)),
+        undecided=() if refuted else tuple(undecided),
     )
 
 
@@ -187,25 +184,30 @@ class Execution:
 
     def __init__(self, record: Record, timeout: float) -> None:
         receipts = record.receipts()
-        self.steps: dict[int, Receipt] = {r.fields["step"]: r for r in receipts if r.kind == "step"}
+        self.steps: dict[int, Receipt] = {}
         self.notes: list[str] = []
-        self.undecided: list[str] = []
         self.at: int | None = None
         self._starts: dict[int, Receipt] = {}
         self._ends: dict[int, list[Receipt]] = {}
         self._restarts: set[int] = set()
         resumed = False
         for receipt in receipts:
-            if receipt.kind in ("step", "resume"):
-                resumed = receipt.kind == "resume"
-            elif receipt.kind == "checkpoint":
-                # After a resume a checkpoint says where training goes on, not where a step ended.
-                step = receipt.fields["step"]
-                self._starts[step] = receipt
-                if resumed:
-                    self._restarts.add(step)
-                else:
-                    self._ends.setdefault(step, []).append(receipt)
+            if receipt.kind == "resume":
+                resumed = True
+                # What came after the step from which training goes on leads nowhere.
+                last = receipt.fields["step"]
+                for known in (self.steps, self._starts, self._ends):
+                    for step in [step for step in known if step > last]:
+                        del known[step]
+                self._restarts = {step for step in self._restarts if step <= last}
+            elif receipt.kind == "step":
+                resumed = False
+                self.steps[receipt.fields["step"]] = receipt
+            elif receipt.kind == "checkpoint" and any(receipt.fields["parameters"]):
+                self._starts[receipt.fields["step"]] = receipt
+                self._ends.setdefault(receipt.fields["step"], []).append(receipt)
+                # Training may go on in another process, with other threads.
+                self._restarts |= {receipt.fields["step"]} if resumed else set()
         self._record, self._timeout = record, timeout
         self._environment: State = {}
         self._same_machine = True
@@ -279,12 +281,12 @@ class Execution:
 
     def _execute(self, start: int, step: int) -> None:
         states: dict[str, State] = {}
-        first = start + (start in self._restarts)
-        if self.at is None or not first <= self.at < step:
+        if self.at is None or not start <= self.at < step:
             states, self.at = self._restored(self._starts[start]), start
         for number in range(self.at + 1, step + 1):
-            if number - 1 in self._restarts and number - 1 != start:
-                states = self._restored(self._starts[number - 1])
+            if number - 1 in self._restarts:
+                # Its state is the one that was reached, or verification had refuted it.
+                self._take_environment(self._starts[number - 1])
             receipt = self.steps[number]
             if receipt.fields["flags"] & (SKIPPED | NOT_REPLAYABLE):
                 raise NotReplayable(f"step {number} is flagged as skipped or not replayable")
@@ -299,19 +301,6 @@ class Execution:
             self._compare(receipt, opened, computed)
             for checkpoint in self._ends.get(number, []):
                 self._compare(checkpoint, self._record.opened(checkpoint), computed)
-            if number in self._restarts:
-                self._compare_restart(number, computed)
-
-    def _compare_restart(self, number: int, computed: dict[str, State]) -> None:
-        """A state that was loaded at a resume is no lie, and nothing shows where it came from."""
-        checkpoint = self._starts[number]
-        try:
-            self._compare(checkpoint, self._record.opened(checkpoint), computed)
-        except InBlocks:
-            raise
-        except (Differs, NotReplayable):
-            text = f"at the resume after step {number} another state was loaded than that step left"
-            self.undecided += [text] * (text not in self.undecided)
 
     def _greet(self) -> None:
         """Waits until the child stands, and notes what it could not be cut off from."""
@@ -324,14 +313,13 @@ class Execution:
             if kept is not True:
                 self.notes.append(f"the recipe's process could not be cut off from {what} on this machine")
 
-    def _restored(self, checkpoint: Receipt) -> dict[str, State]:
+    def _take_environment(self, checkpoint: Receipt) -> None:
         opened = self._record.opened(checkpoint)
         where = f"checkpoint {checkpoint.fields['step']}"
         environment = opened["environment"].scalars() if "environment" in opened else {}
-        chosen = ("threads", "deterministic", "matmul_precision", "default_dtype")
-        if any(name not in environment for name in chosen):
+        if any(name not in environment for name in CHOSEN):
             raise NotReplayable(f"the environment of {where} is not opened")
-        self._environment = {name: environment[name] for name in chosen}
+        self._environment = {name: environment[name] for name in CHOSEN}
         for name, usual in (("default_dtype", "torch.float32"), ("matmul_precision", "highest")):
             note = f"executed with {name} {self._environment[name]}, as the run's environment says"
             if self._environment[name] != usual and note not in self.notes:
@@ -343,6 +331,11 @@ class Execution:
         if other:
             note = f"{', '.join(other)} differ from what the run says of its machine"
             self.notes += [note] * (note not in self.notes)
+
+    def _restored(self, checkpoint: Receipt) -> dict[str, State]:
+        self._take_environment(checkpoint)
+        opened = self._record.opened(checkpoint)
+        where = f"checkpoint {checkpoint.fields['step']}"
         for field in STATE:
             if field not in opened:
                 raise NotReplayable(f"{field} of {where} is not opened")
@@ -357,7 +350,7 @@ class Execution:
 
     def _object(self, entry: Entry, where: str) -> torch.Tensor | None:
         if entry.kind == "sharded":
-            raise InBlocks(f"{entry.name} of {where} is in blocks; only whole tensors are replayed")
+            raise NotReplayable(f"{entry.name} of {where} is in blocks; only whole tensors are replayed")
         if entry.kind != "dense":
             return None
         try:
@@ -394,7 +387,7 @@ class Execution:
             if field not in opened:
                 raise NotReplayable(f"{field} of step {number} is not opened")
             if any(entry.kind == "sharded" for entry in opened[field].entries):
-                raise InBlocks(f"{field} of step {number} is in blocks; only whole tensors are replayed")
+                raise NotReplayable(f"{field} of step {number} is in blocks; only whole tensors are replayed")
             try:
                 recorded, actual = self._both(field, opened[field], computed)
             except CounterfoilError as error:

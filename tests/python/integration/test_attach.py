@@ -4,9 +4,7 @@ The expected roots come from oracle.py (hashlib alone) and bytes read here eleme
 """
 
 import copy
-import struct
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,6 +13,7 @@ import counterfoil
 import oracle
 from counterfoil.errors import InvalidInput, RunClosed, UnsupportedDtype
 from counterfoil.torch import collect, hooks
+from training import state_root, steps_of, tensor_bytes, tensor_root
 
 
 @pytest.fixture(autouse=True, params=["cpu", "device"])
@@ -22,38 +21,6 @@ def engine(request):
     """Everything here holds as well when a device hashes and receipts are written a step late."""
     if request.param == "device":
         request.getfixturevalue("device")
-
-
-TAGS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.complex64: "C64"}
-
-
-def tensor_bytes(tensor):
-    """Canonical bytes element by element, without the library's way of reading them."""
-    bits, code = {2: (torch.int16, "<h"), 4: (torch.int32, "<i"), 8: (torch.int64, "<q")}[
-        tensor.element_size()
-    ]
-    elements = (tensor[index] for index in np.ndindex(*tensor.shape))
-    return b"".join(struct.pack(code, one.clone().reshape(1).view(bits).item()) for one in elements)
-
-
-def tensor_root(tensor):
-    return oracle.root(oracle.chunks(tensor_bytes(tensor)))
-
-
-def entry(name, tensor):
-    if tensor is None:
-        return oracle.Entry(name, 1)
-    shape, size = tuple(tensor.shape), tensor.numel() * tensor.element_size()
-    return oracle.Entry(name, 0, TAGS[tensor.dtype], shape, size, tensor_root(tensor))
-
-
-def state_root(tensors, *more):
-    return oracle.state_root([entry(name, tensor) for name, tensor in tensors.items()] + list(more))
-
-
-def steps_of(path):
-    record = counterfoil.Record(path)
-    return [(r, record.opened(r)) for r in record.receipts() if r.kind == "step"]
 
 
 def remember(optimizer, model, into, *, before=False):
@@ -248,11 +215,11 @@ def test_a_wrappers_component_is_dropped_only_where_the_module_is_a_wrapper():
 
     bare = linear()
     optimizer = torch.optim.SGD(bare.parameters(), lr=0.1)
-    names = set(collect.Collector(bare, optimizer).parameters())
+    names = set(collect.Collector(bare, [optimizer]).parameters())
     wrapped = torch.nn.DataParallel(bare)
-    assert set(collect.Collector(wrapped, optimizer).parameters()) == names
-    assert set(collect.Collector(torch.compile(bare), optimizer).parameters()) == names
-    held = set(collect.Collector(Holder(bare), optimizer).parameters())
+    assert set(collect.Collector(wrapped, [optimizer]).parameters()) == names
+    assert set(collect.Collector(torch.compile(bare), [optimizer]).parameters()) == names
+    held = set(collect.Collector(Holder(bare), [optimizer]).parameters())
     assert held == {f"module.{name}" for name in names}
 
 
@@ -343,13 +310,13 @@ def test_a_step_after_one_that_was_not_recorded_is_refused_and_not_numbered_over
 
 
 def test_what_cannot_be_recorded_is_refused_by_name(tmp_path):
-    embedding = torch.nn.Embedding(5, 3, sparse=True)
-    optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
-    with counterfoil.Run.create(tmp_path / "run") as run:
-        run.attach(embedding, optimizer)
-        embedding(torch.tensor([1])).sum().backward()
-        with pytest.raises(InvalidInput, match=r"weight is a torch\.sparse_coo"):
-            optimizer.step()
+    places = linear()
+    places.register_parameter("sparse", torch.nn.Parameter(torch.eye(3).to_sparse(), requires_grad=False))
+    with (
+        counterfoil.Run.create(tmp_path / "run") as run,
+        pytest.raises(InvalidInput, match=r"sparse is a torch\.sparse_coo"),
+    ):
+        run.attach(places, torch.optim.SGD(places[0].parameters(), lr=0.1))
     with (
         counterfoil.Run.create(tmp_path / "dtype") as run,
         pytest.raises(UnsupportedDtype, match="buffer/odd"),
@@ -357,11 +324,6 @@ def test_what_cannot_be_recorded_is_refused_by_name(tmp_path):
         model = linear()
         model.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
         run.attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    with (
-        counterfoil.Run.create(tmp_path / "lbfgs") as run,
-        pytest.raises(InvalidInput, match="LBFGS"),
-    ):
-        run.attach(model, torch.optim.LBFGS(model.parameters()))
     meta = torch.nn.Linear(2, 2, device="meta")
     with (
         counterfoil.Run.create(tmp_path / "meta") as run,

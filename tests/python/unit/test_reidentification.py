@@ -56,7 +56,7 @@ class World:
         """The state after the step, if this candidate was in its batch."""
         model, optimizer = self.start()
         loss = train(model, optimizer, *self.batch(candidate))
-        collector = collect.Collector(model, optimizer)
+        collector = collect.Collector(model, [optimizer])
         states = {field: getattr(collector, field)() for field in ("parameters", "optimizer", "buffers")}
         return {**states, "metrics": {"loss": loss.item()}}
 
@@ -284,7 +284,7 @@ def test_siblings_are_not_blinded_with_what_an_opening_discloses(
 def hyperparameters(world: World, rate: float) -> Commitment:
     model, optimizer = world.start()
     optimizer.param_groups[0]["lr"] = rate
-    return commit_tensors(collect.Collector(model, optimizer).hyperparameters())
+    return commit_tensors(collect.Collector(model, [optimizer]).hyperparameters())
 
 
 def test_a_dictionary_finds_public_hyperparameters_and_no_others(
