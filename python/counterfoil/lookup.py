@@ -137,15 +137,17 @@ def saved_at(
     ours = commit_files(Path(path))
     last: Commitment | None = None
     found: dict[bytes, int] = {}
-    own = record.receipts()
-    lanes = [lane for worker, lane in record.lanes if worker == own[0].fields["owner"]]
-    for receipt in (receipt for lane in lanes for receipt in record.receipts(own[0].fields["owner"], lane)):
-        if receipt.kind == "resume":
-            found = {root: step for root, step in found.items() if step <= receipt.fields["step"]}
-        opened = record.opened(receipt).get("extensions") if receipt.kind == "checkpoint" else None
-        if opened is not None and any(entry.name.startswith(PREFIX) for entry in opened.entries):
-            last = opened.commitment
-            found.setdefault(last.root, receipt.fields["step"])
+    owner = record.receipts()[0].fields["owner"]
+    for lane in (lane for worker, lane in record.lanes if worker == owner):
+        here: dict[bytes, int] = {}
+        for receipt in record.receipts(owner, lane):
+            if receipt.kind == "resume":
+                here = {root: step for root, step in here.items() if step <= receipt.fields["step"]}
+            opened = record.opened(receipt).get("extensions") if receipt.kind == "checkpoint" else None
+            if opened is not None and any(entry.name.startswith(PREFIX) for entry in opened.entries):
+                last = opened.commitment
+                here.setdefault(last.root, receipt.fields["step"])
+        found |= here
     if ours.root in found:
         return found[ours.root]
     if last is None:
