@@ -419,7 +419,10 @@ def asked(silent: socket.socket, longer: float) -> Iterator[None]:
 @pytest.mark.parametrize("longer", [0.5, 0.51, 0.52, 0.53, 0.54])
 def test_ctrl_c_ends_a_wait_and_others_keep_running(silent: socket.socket, longer: float) -> None:
     url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-    arguments = [sys.executable, "-c", WAITING + SCRIPT, url]
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it may be ignored here
+    )
+    arguments = [sys.executable, "-c", heeding + WAITING + SCRIPT, url]
     with (
         subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child,
         asked(silent, longer),

@@ -366,4 +366,12 @@ def test_another_recipe_than_the_pinned_one_is_said_where_it_refutes(copy: Path)
 def test_a_chain_that_does_not_hold_the_anchor_dates_nothing(copy: Path, tmp_path: Path) -> None:
     counterfoil.Chain.dev(tmp_path / "one").anchor(copy)
     other = counterfoil.Chain.dev(tmp_path / "other")
+    shorter = counterfoil.verify(copy, chain=other).time
+    assert shorter.startswith("self-anchored:"), "it has no block of that number yet"
+    with counterfoil.Run.create(tmp_path / "else") as run:
+        run.record_policy(1, {"gradients": 1})
+    while int(other.rpc("eth_blockNumber"), 16) < int(counterfoil.Record(copy).anchors[0]["blockNumber"]):
+        other.anchor(run.path)
+        with counterfoil.Run.open(run.path) as run:
+            pass
     assert counterfoil.verify(copy, chain=other).time.startswith("none:")
