@@ -57,7 +57,9 @@ fn record(folder: PathBuf) -> Result<(), LedgerError> {
             recorded = 1 + ledger.record("step", &[("step", step.into())], &fields)?;
         }
         if random.below(4) == 0 {
-            let bytes: Vec<u8> = (0..random.below(2000)).map(|_| random.next() as u8).collect();
+            // A step has one state, whatever process stores it.
+            let mut of_step = Random(ledger.step() + 1);
+            let bytes: Vec<u8> = (0..of_step.below(2000)).map(|_| of_step.next() as u8).collect();
             let root = bytes_root(&bytes);
             ledger.folder().store_object(&root, &bytes)?;
             let entry = Entry::dense("weights", "U8", &[bytes.len() as u64], root);
