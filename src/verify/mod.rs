@@ -7,6 +7,7 @@
 
 mod contents;
 mod delegated;
+mod lines;
 mod log;
 mod openings;
 mod policy;
