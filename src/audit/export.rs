@@ -219,38 +219,36 @@ impl Record {
                 continue;
             }
             flush(&mut withheld, &mut put)?;
-            let mut rest = shown.clone();
-            if let Some(tensors) = &selection.tensors {
-                let name = |field: &FieldOpening| {
-                    Some(body.as_ref()?.kind().fields.get(usize::from(field.index))?.name)
-                };
-                rest.parts.clear();
-                rest.fields.retain(|field| {
-                    let is_whole = name(field).filter(|name| tensors.get(*name) == Some(&None));
-                    needed.tensors.extend(is_whole.map(str::to_owned));
-                    is_whole.is_some()
-                });
-            }
-            self.whole(log, &rest, body.as_ref(), needed, &mut layouts, &mut put)?;
-            if let (Some(tensors), Some(body)) = (&selection.tensors, &body) {
-                self.parts(log, &shown, body, tensors, needed, &mut put)?;
+            let is_whole = |field: &&FieldOpening| {
+                let Some(tensors) = &selection.tensors else { return true };
+                name_of(field, body.as_ref()).is_some_and(|name| tensors.get(name) == Some(&None))
+            };
+            let fields: Vec<FieldOpening> = shown.fields.iter().filter(is_whole).cloned().collect();
+            needed.tensors.extend(fields.iter().filter_map(|f| name_of(f, body.as_ref())).map(str::to_owned));
+            self.whole(log, shown.receipt.digest, fields, body.as_ref(), needed, &mut layouts, &mut put)?;
+            match (&selection.tensors, &body) {
+                (Some(tensors), Some(body)) => self.parts(log, &shown, body, tensors, needed, &mut put)?,
+                (Some(_), None) => {}
+                (None, _) => shown.parts.iter().try_for_each(|part| put(Frame::Part(part.clone())))?,
             }
             put(Frame::Receipt(shown.receipt))?;
         }
         flush(&mut withheld, &mut put)
     }
 
-    /// Everything that the record opens of a receipt.
+    /// Fields of a receipt that are opened as a whole.
+    #[allow(clippy::too_many_arguments, reason = "one caller, which has them all at hand")]
     fn whole(
         &self,
         log: &Log,
-        shown: &Shown,
+        receipt: Digest,
+        fields: Vec<FieldOpening>,
         body: Option<&Body>,
         needed: &mut Needed,
         layouts: &mut HashSet<Digest>,
         put: &mut impl FnMut(Frame) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
-        for field in &shown.fields {
+        for field in &fields {
             let layout = log.layout(&field.layout).filter(|_| layouts.insert(field.layout));
             layout.map_or(Ok(()), |layout| put(Frame::Layout(layout.to_vec())))?;
             let Some(opened) = body.and_then(|body| open(log, field, body)) else { continue };
@@ -260,11 +258,10 @@ impl Record {
                 );
             }
         }
-        if !shown.fields.is_empty() {
-            let (receipt, fields) = (shown.receipt.digest, shown.fields.clone());
-            put(Frame::Opening(OpeningFrame { receipt, fields }))?;
+        match fields.is_empty() {
+            true => Ok(()),
+            false => put(Frame::Opening(OpeningFrame { receipt, fields })),
         }
-        shown.parts.iter().try_for_each(|part| put(Frame::Part(part.clone())))
     }
 
     /// Single tensors of a receipt, each without its siblings.
@@ -281,7 +278,7 @@ impl Record {
         fields.sort_by_key(|field| field.index);
         for field in fields {
             let Some(opened) = open(log, field, body) else { continue };
-            let name = body.kind().fields[usize::from(field.index)].name;
+            let Some(name) = name_of(field, Some(body)) else { continue };
             if tensors.get(name) == Some(&None) {
                 continue;
             }
@@ -319,6 +316,11 @@ impl Record {
             None => self.object(&entries[position]),
         }
     }
+}
+
+/// The name of an opened field in its receipt's type.
+fn name_of(field: &FieldOpening, body: Option<&Body>) -> Option<&'static str> {
+    Some(body?.kind().fields.get(usize::from(field.index))?.name)
 }
 
 fn open(log: &Log, field: &FieldOpening, body: &Body) -> Option<Opened> {

@@ -46,6 +46,14 @@ impl Case {
         Outbox::open(self.folder.path(), self.client(limits), self.key.clone()).unwrap()
     }
 
+    /// An outbox that has sent the run's registration.
+    fn with_registration_sent(&self) -> Outbox {
+        let mut outbox = self.outbox(json!({}));
+        outbox.submit(self.register(), None).unwrap();
+        outbox.advance(NOW).unwrap();
+        outbox
+    }
+
     fn account(&self) -> Address {
         self.key.address()
     }
@@ -122,9 +130,7 @@ fn of_the_heads_that_wait_the_largest_is_paid_for() {
 #[test]
 fn a_head_that_was_signed_is_waited_for() {
     let case = Case::new();
-    let mut outbox = case.outbox(json!({}));
-    outbox.submit(case.register(), None).unwrap();
-    outbox.advance(NOW).unwrap();
+    let mut outbox = case.with_registration_sent();
     case.blocks(&mut outbox, 3);
     for size in 1..=3 {
         outbox.submit(Task::Anchor(case.head(size)), None).unwrap();
@@ -164,9 +170,7 @@ fn only_blocks_that_passed_it_over_make_a_transaction_dearer() {
 #[test]
 fn the_same_bytes_are_sent_before_dearer_ones() {
     let case = Case::new();
-    let mut outbox = case.outbox(json!({}));
-    outbox.submit(case.register(), None).unwrap();
-    outbox.advance(NOW).unwrap();
+    let outbox = case.with_registration_sent();
     drop(outbox);
     case.node.world().pool.clear();
     (0..9).for_each(|_| case.node.world().mine(false));
@@ -202,9 +206,7 @@ fn what_the_node_has_already_was_sent() {
 #[test]
 fn a_failure_counts_when_its_block_is_deep() {
     let case = Case::new();
-    let mut outbox = case.outbox(json!({}));
-    outbox.submit(case.register(), None).unwrap();
-    outbox.advance(NOW).unwrap();
+    let mut outbox = case.with_registration_sent();
     case.blocks(&mut outbox, 3);
     let registered = case.node.world().mined().next().unwrap().raw.clone();
     outbox.submit(Task::Anchor(case.head(1)), None).unwrap();
@@ -244,9 +246,7 @@ fn a_failure_counts_when_its_block_is_deep() {
 #[test]
 fn a_new_hash_is_no_progress() {
     let case = Case::new();
-    let mut outbox = case.outbox(json!({}));
-    outbox.submit(case.register(), None).unwrap();
-    outbox.advance(NOW).unwrap();
+    let mut outbox = case.with_registration_sent();
     let (progress, why) = (outbox.progress(), outbox.why(0));
     (0..3).for_each(|_| case.node.world().mine(false));
     outbox.advance(NOW + MINUTE).unwrap();
@@ -294,9 +294,7 @@ fn a_gap_is_named_and_filled() {
     let other = IRunLedger::setAnchorerCall { run: B256::ZERO, lane: 0, anchorer: case.account() };
     case.send(&case.foreign(0, &other));
     case.node.world().mine(true);
-    let mut outbox = case.outbox(json!({}));
-    outbox.submit(case.register(), None).unwrap();
-    outbox.advance(NOW).unwrap();
+    let mut outbox = case.with_registration_sent();
     case.node.world().reorganise(1);
     case.node.world().pool.retain(|nonce, _| *nonce == 1);
     outbox.advance(NOW + MINUTE).unwrap();
