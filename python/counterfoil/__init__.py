@@ -26,6 +26,7 @@ from counterfoil._native import (
     TreeHead,
     __version__,
 )
+from counterfoil.bundle import export
 from counterfoil.chain import AnchorRecord, Chain
 from counterfoil.commit import (
     Alias,
@@ -41,7 +42,7 @@ from counterfoil.commit import (
 from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.lookup import saved_at, uses
 from counterfoil.records import erase, read_records
-from counterfoil.run import Run, Session, export
+from counterfoil.run import Run, Session
 from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
 
 __all__ = [

@@ -1,10 +1,12 @@
-"""What a run's evidence says of one sample, or of one file."""
+"""What a run's evidence says of one sample, of one file, and of the machine."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +47,7 @@ class Uses:
         elif self.gaps:
             used = "not seen"
         else:
-            used = f"never used in the {self.recorded} steps of this run"
+            used = f"never used in the {self.recorded} steps of the lanes shown"
         return "\n".join([used, *(f"  not shown: {gap}" for gap in self.gaps)])
 
 
@@ -107,6 +109,47 @@ def uses(run: str | os.PathLike[str] | Record, sample: int | bytes, *, signer: s
     return Uses(tuple(found), tuple(sorted(places)), shown, len(steps), tuple(gaps[:10]))
 
 
+def environment(run: str | os.PathLike[str] | Record) -> dict[str, Any]:
+    """What the run's steps were last computed with: versions, threads, processor features, devices.
+
+    Args:
+        run: A run folder or a bundle that opens the environment of a checkpoint or step.
+
+    Returns:
+        Numbers and texts by name. Equal environments give equal bits; what differs is where to look when two
+        runs do not.
+
+    Raises:
+        NotFound: There is no run, or it opens no environment.
+
+    Example:
+        >>> from counterfoil import Run, commit_tensors
+        >>> with Run.create("computed") as run:
+        ...     used = commit_tensors({"threads": 2}, keep=True)
+        ...     _ = run.record_checkpoint(0, {"environment": used})
+        >>> environment("computed")
+        {'threads': 2}
+    """
+    record = run if isinstance(run, Record) else Record(run)
+    receipts = [receipt for worker, lane in record.lanes for receipt in record.receipts(worker, lane)]
+    for receipt in reversed(receipts):
+        opened = record.opened(receipt).get("environment")
+        if opened is not None:
+            return opened.scalars()
+    raise NotFound(f"{record.path} opens no environment", where=str(record.path))
+
+
+def lineage(receipts: Iterable[Receipt]) -> list[Receipt]:
+    """The receipts of a lane that lead to where it stands: without the steps that a resume went back behind."""
+    found: list[tuple[int, Receipt]] = []
+    for receipt in receipts:
+        step = receipt.fields.get("step", 0)
+        if receipt.kind == "resume":
+            found = [known for known in found if known[0] <= step]
+        found.append((step, receipt))
+    return [receipt for _, receipt in found]
+
+
 def saved_at(
     run: str | os.PathLike[str] | Record, path: str | os.PathLike[str], *, signer: str | None = None
 ) -> int:
@@ -138,16 +181,12 @@ def saved_at(
     last: Commitment | None = None
     found: dict[bytes, int] = {}
     owner = record.receipts()[0].fields["owner"]
-    for lane in (lane for worker, lane in record.lanes if worker == owner):
-        here: dict[bytes, int] = {}
-        for receipt in record.receipts(owner, lane):
-            if receipt.kind == "resume":
-                here = {root: step for root, step in here.items() if step <= receipt.fields["step"]}
-            opened = record.opened(receipt).get("extensions") if receipt.kind == "checkpoint" else None
-            if opened is not None and any(entry.name.startswith(PREFIX) for entry in opened.entries):
-                last = opened.commitment
-                here.setdefault(last.root, receipt.fields["step"])
-        found |= here
+    lanes = [record.receipts(owner, lane) for worker, lane in record.lanes if worker == owner]
+    for receipt in (receipt for each in lanes for receipt in lineage(each) if receipt.kind == "checkpoint"):
+        opened = record.opened(receipt).get("extensions")
+        if opened is not None and any(entry.name.startswith(PREFIX) for entry in opened.entries):
+            last = opened.commitment
+            found.setdefault(last.root, receipt.fields["step"])
     if ours.root in found:
         return found[ours.root]
     if last is None:

@@ -17,7 +17,7 @@ from counterfoil import _native, records
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
 from counterfoil.anchoring import Anchoring, AnyChain, attempt
 from counterfoil.commit import commit_tensors, describe, items
-from counterfoil.errors import InvalidInput, NotFound
+from counterfoil.errors import InvalidInput
 from counterfoil.files import commit_files
 
 _FINISHED, _EXCEPTION = 0, 1
@@ -52,7 +52,6 @@ class Run:
         lane: Number of this lane.
         replayable: Whether the run has a recipe, so that its steps can be re-executed.
         resumed: Whether this object continues what another one began.
-        dataset: The dataset that it was created with.
         closed: Whether this object no longer writes.
     """
 
@@ -66,7 +65,7 @@ class Run:
         self.lane = lane
         self.replayable = (path / "recipe").is_dir()
         self.resumed = False
-        self.dataset: Commitment | None = None
+        self._dataset_size: int | None = None
         self.closed = False
         self._ledger = ledger
         self._last_step = ledger.step
@@ -120,9 +119,7 @@ class Run:
         key = key or Key.device()
         files = {} if recipe is None else _read_recipe(Path(recipe))
         ledger = _native.Ledger.create(folder, text.encode(), files, dataset, key, _session_key(session))
-        run = cls(folder, ledger, session.key if session else key, 0)
-        run.dataset = dataset
-        return run
+        return cls(folder, ledger, session.key if session else key, 0)
 
     @classmethod
     def join(
@@ -189,6 +186,15 @@ class Run:
     def batches(self, loader: Iterable[Any]) -> Any:
         """Iterates over batches and records what was fed; see `counterfoil.torch.batches`."""
         return importlib.import_module("counterfoil.torch").batches(self, loader)
+
+    @property
+    def dataset_size(self) -> int | None:
+        """Samples of the dataset that the first receipt commits to; None without one."""
+        if self._dataset_size is None:
+            record = Record(self.path)
+            opened = record.opened(record.receipts()[0]).get("dataset")
+            self._dataset_size = 0 if opened is None else int(opened.entries[0].shape[0])
+        return self._dataset_size or None
 
     @property
     def step(self) -> int:
@@ -466,68 +472,6 @@ class Run:
         """Path, id and progress."""
         state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
         return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
-
-
-def environment(run: str | os.PathLike[str] | Record) -> dict[str, Any]:
-    """What the run's steps were last computed with: versions, threads, processor features, devices.
-
-    Args:
-        run: A run folder or a bundle that opens the environment of a checkpoint or step.
-
-    Returns:
-        Numbers and texts by name. Equal environments give equal bits; what differs is where to look when two
-        runs do not.
-
-    Raises:
-        NotFound: There is no run, or it opens no environment.
-
-    Example:
-        >>> with Run.create("run") as run:
-        ...     used = commit_tensors({"threads": 2}, keep=True)
-        ...     _ = run.record_checkpoint(0, {"environment": used})
-        >>> environment("run")
-        {'threads': 2}
-    """
-    record = run if isinstance(run, Record) else Record(run)
-    receipts = [receipt for worker, lane in record.lanes for receipt in record.receipts(worker, lane)]
-    for receipt in reversed(receipts):
-        opened = record.opened(receipt).get("environment")
-        if opened is not None:
-            return opened.scalars()
-    raise NotFound(f"{record.path} opens no environment", where=str(record.path))
-
-
-def export(
-    run: str | os.PathLike[str] | Record,
-    path: str | os.PathLike[str],
-    *,
-    key: Key | None = None,
-    steps: Iterable[int] | None = None,
-    tensors: Mapping[str, int | None] | Iterable[str] | None = None,
-) -> None:
-    """Writes a bundle: one file that anybody can verify without this folder, a key or a network.
-
-    Args:
-        run: A run folder, or a bundle to show less of.
-        path: The bundle, `x.counterfoil` by custom; a file that is there is replaced.
-        key: Signs the bundle, so that a later change shows; by default the device key.
-        steps: Steps whose receipts and checkpoints are shown; by default all. Of the others the
-            bundle has only what proves that they are part of the run.
-        tensors: Tensors that are opened, as `"parameters/0.weight"`; by default everything that the
-            run opens, and with none nothing. Opening one discloses no other. With a number, only
-            that chunk of 1,024 bytes is shown of a tensor that is stored.
-
-    Raises:
-        NotFound: There is no run.
-        CorruptJournal: It cannot be read, or opens no such tensor.
-    """
-    record = run if isinstance(run, Record) else Record(run)
-    chosen = None if steps is None else set(steps)
-    if chosen is not None and not all(0 <= step < 1 << 64 for step in chosen):
-        raise InvalidInput("steps are numbers from 1 on", where="steps")
-    if tensors is not None:
-        tensors = dict(tensors) if isinstance(tensors, Mapping) else dict.fromkeys(tensors)
-    record.export(path, key or Key.device(), chosen, tensors)
 
 
 def _session_key(session: Session | None) -> tuple[Key, int] | None:

@@ -24,7 +24,7 @@ from counterfoil.cli import checkpoint
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
-from counterfoil.run import environment as read_environment
+from counterfoil.lookup import environment as read_environment
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
 
@@ -145,13 +145,12 @@ def uses(
     json: Json = False,
 ) -> None:
     """Say at which steps a sample was used, or that it never was."""
-    if sample.isdecimal():
-        found = counterfoil.uses(run, int(sample))
-    else:
-        try:
-            found = counterfoil.uses(run, bytes.fromhex(sample.removeprefix("0x")))
-        except ValueError:
-            raise typer.BadParameter(f"{sample!r} is neither a place nor a digest in hex") from None
+    digest = sample.removeprefix("0x")
+    try:
+        # A digest may consist of decimal digits alone.
+        found = counterfoil.uses(run, bytes.fromhex(digest) if len(digest) == 64 else int(sample))
+    except ValueError:
+        raise typer.BadParameter(f"{sample!r} is neither a place nor a digest in hex") from None
     if json:
         _print_json(asdict(found))
     else:

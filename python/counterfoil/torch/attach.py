@@ -218,7 +218,6 @@ class Recorder:
         self._broken = False
         # Whoever flushes or closes the run may be another thread, or a signal's handler.
         self._lock, self._process = threading.RLock(), os.getpid()
-        self.samples = resume.Samples(run)
         self.epoch: resume.Epoch | None = resume.restore(run, collector, also) if restore else None
         self._spent = Spent()
         self._randomness = collect.randomness()

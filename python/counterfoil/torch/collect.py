@@ -168,8 +168,6 @@ def _gradient(names: list[str], gradient: torch.Tensor | None) -> State:
     """A gradient under its parameter's names; a sparse one as what it holds at which places."""
     if gradient is None or gradient.layout != torch.sparse_coo:
         return _spread(names, gradient)
-    if gradient.dense_dim() + gradient.sparse_dim() != gradient.dim():
-        raise InvalidInput(f"{names[0]} is sparse in an unknown way", where=names[0])
     whole = gradient.detach().coalesce()
     parts = {INDICES: whole.indices(), VALUES: whole.values()}
     state: State = {}

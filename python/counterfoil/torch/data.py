@@ -27,7 +27,7 @@ from counterfoil.errors import InvalidInput
 from counterfoil.lookup import CONTENT, INDEX
 from counterfoil.torch import collect
 from counterfoil.torch.attach import recorder_of
-from counterfoil.torch.resume import Epoch, Samples
+from counterfoil.torch.resume import Epoch
 
 if TYPE_CHECKING:
     from counterfoil import Commitment, Run
@@ -142,9 +142,7 @@ class Batches(Generic[Batch]):
             untouched = not recorder.pending or commit_tensors(collect.randomness()).root == before
             recorder = recorder_of(self._run)
             indices = waiting.popleft() if waiting else None
-            recorder.feed(
-                batch, partial(self._samples, batch, indices, recorder.samples), replayable=untouched
-            )
+            recorder.feed(batch, partial(self._samples, batch, indices), replayable=untouched)
             epoch.consumed += 1
             recorder.epoch = epoch
             yield batch
@@ -152,14 +150,15 @@ class Batches(Generic[Batch]):
             before = commit_tensors(collect.randomness()).root if recorder.pending else b""
         recorder.epoch = None
 
-    def _samples(self, batch: Any, indices: Any, known: Samples) -> collect.State:
-        """Which samples a batch consists of: their places in the dataset, or their contents."""
+    def _samples(self, batch: Any, indices: Any) -> collect.State:
+        """Which samples a batch consists of: their places in the dataset, or their contents if they are wanted."""
+        size = self._run.dataset_size
         if indices is not None:
             several = indices if isinstance(indices, list | tuple) else [indices]
-            places = _places(self._loader.dataset, several, known.size)  # type: ignore[attr-defined]
+            places = _places(self._loader.dataset, several, size)  # type: ignore[attr-defined]
             if places is not None:
                 return {INDEX: places}
-        if not known.wanted:
+        if size is None and not self._run.spec.get("policy", {}).get("samples"):
             return {}
         leaves = dict(collect.flatten(batch))
         sizes = {
@@ -177,7 +176,7 @@ def _rewind(epoch: Epoch, generators: dict[str, torch.Generator]) -> None:
     for name, generator in generators.items():
         state = epoch.begin.get(f"generator/{name}")
         if state is None:
-            text = f"the loader's {name} has a generator that the checkpoint does not know: use the loader of before"
+            text = f"the checkpoint knows no generator of the {name}: draw from the loader that the run had before"
             raise InvalidInput(text, where=name)
         generator.set_state(state)
     collect.restore_randomness(epoch.begin)

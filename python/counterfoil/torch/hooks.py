@@ -150,10 +150,10 @@ class Hooks(Generic[Taken]):
         closure = kwargs.get("closure") if len(args) < 2 else args[1]
         if closure is None:
             return None
-        watched = self._watched(closure)
-        return (args[:1], kwargs | {"closure": watched}) if len(args) < 2 else ((args[0], watched), kwargs)
+        reading = self._reading(closure)
+        return (args[:1], kwargs | {"closure": reading}) if len(args) < 2 else ((args[0], reading), kwargs)
 
-    def _watched(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+    def _reading(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """What computes the gradient within the step; the last one that it leaves is the one that is applied."""
 
         def evaluate() -> Any:

@@ -26,6 +26,7 @@ import torch
 import counterfoil
 from counterfoil import Mismatch, Record, ReplayReport, commit_tensors
 from counterfoil.errors import CounterfoilError, InvalidInput
+from counterfoil.lookup import lineage
 from counterfoil.torch import confine, wire
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.budget import STATE
@@ -183,7 +184,6 @@ class Execution:
     """A recorded run beside the child that executes its recipe."""
 
     def __init__(self, record: Record, timeout: float) -> None:
-        receipts = record.receipts()
         self.steps: dict[int, Receipt] = {}
         self.notes: list[str] = []
         self.at: int | None = None
@@ -191,23 +191,18 @@ class Execution:
         self._ends: dict[int, list[Receipt]] = {}
         self._restarts: set[int] = set()
         resumed = False
-        for receipt in receipts:
+        for receipt in lineage(record.receipts()):
+            step = receipt.fields.get("step", 0)
             if receipt.kind == "resume":
                 resumed = True
-                # What came after the step from which training goes on leads nowhere.
-                last = receipt.fields["step"]
-                for known in (self.steps, self._starts, self._ends):
-                    for step in [step for step in known if step > last]:
-                        del known[step]
-                self._restarts = {step for step in self._restarts if step <= last}
             elif receipt.kind == "step":
                 resumed = False
-                self.steps[receipt.fields["step"]] = receipt
+                self.steps[step] = receipt
             elif receipt.kind == "checkpoint" and any(receipt.fields["parameters"]):
-                self._starts[receipt.fields["step"]] = receipt
-                self._ends.setdefault(receipt.fields["step"], []).append(receipt)
+                self._starts[step] = receipt
+                self._ends.setdefault(step, []).append(receipt)
                 # Training may go on in another process, with other threads.
-                self._restarts |= {receipt.fields["step"]} if resumed else set()
+                self._restarts |= {step} if resumed else set()
         self._record, self._timeout = record, timeout
         self._environment: State = {}
         self._same_machine = True

@@ -16,6 +16,7 @@ import torch
 
 from counterfoil._native import Record
 from counterfoil.errors import CorruptJournal, InvalidInput, NotFound
+from counterfoil.lookup import lineage
 from counterfoil.torch import collect
 from counterfoil.torch.budget import STATE
 from counterfoil.torch.collect import State
@@ -42,25 +43,6 @@ class Epoch:
     after: State | None = None
 
 
-class Samples:
-    """What is to be known of the samples that a run is fed: how many its dataset has, and whether any is.
-
-    Attributes:
-        size: Samples of the dataset that genesis commits to; None without one.
-        wanted: Whether samples without an index are told by their contents.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.size: int | None = None
-        if run.resumed:
-            record = Record(run.path)
-            genesis = record.opened(record.receipts()[0]).get("dataset")
-            self.size = None if genesis is None else int(genesis.entries[0].shape[0])
-        elif run.dataset is not None:
-            self.size = int(run.dataset.entries[0].shape[0])
-        self.wanted = self.size is not None or bool(run.spec.get("policy", {}).get("samples"))
-
-
 def restore(run: Run, collector: collect.Collector, also: Mapping[str, Any]) -> Epoch | None:
     """Loads the last stored checkpoint of a run's lane, and says in the ledger that training goes on there.
 
@@ -72,8 +54,7 @@ def restore(run: Run, collector: collect.Collector, also: Mapping[str, Any]) -> 
         InvalidInput: It does not fit the model, the optimisers or what else is restored.
     """
     record, receipts = _lineage(run)
-    checkpoints = [receipt for receipt in receipts if receipt.kind == "checkpoint"]
-    opened = [(receipt, record.opened(receipt)) for receipt in reversed(checkpoints)]
+    opened = ((each, record.opened(each)) for each in reversed(receipts) if each.kind == "checkpoint")
     whole = ((receipt, fields) for receipt, fields in opened if {*STATE, "randomness"} <= fields.keys())
     receipt, fields = next(whole, (None, {}))
     if receipt is None and run.step == 0:
@@ -166,16 +147,9 @@ def _load(name: str, content: bytes) -> Any:
 
 
 def _lineage(run: Run) -> tuple[Record, list[Receipt]]:
-    """The receipts of a run's lane that lead to where it stands, without what a resume went back behind."""
     run.flush()
     record = Record(run.path)
-    found: list[Receipt] = []
-    for receipt in record.receipts(run.worker, run.lane):
-        if receipt.kind == "resume":
-            step = receipt.fields["step"]
-            found = [each for each in found if each.fields.get("step", 0) <= step]
-        found.append(receipt)
-    return record, found
+    return record, lineage(record.receipts(run.worker, run.lane))
 
 
 def _stored(record: Record, opened: Opened) -> State:

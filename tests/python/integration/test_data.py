@@ -117,7 +117,9 @@ def test_each_use_is_shown_and_so_is_that_there_was_none(tmp_path, kind):
             assert found.gaps == () and found.shown == found.recorded == len(seen)
     absent = next(iter(set(range(SIZE)) - set().union(*seen) - {17}), None)
     if absent is not None:
-        assert str(counterfoil.uses(bundle, absent)) == f"never used in the {len(seen)} steps of this run"
+        assert (
+            str(counterfoil.uses(bundle, absent)) == f"never used in the {len(seen)} steps of the lanes shown"
+        )
     if kind != "mappings":
         assert counterfoil.uses(bundle, sample_digest(data()[2])).places == (2,)
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import counterfoil
@@ -51,6 +52,35 @@ def test_refuted_is_3(command, copy: Path) -> None:
     code, out, _ = command("verify", copy, "--json")
     assert code == 3
     assert json.loads(out)["status"] == "refuted"
+
+
+def test_a_sample_that_may_have_been_used_is_4(command, tmp_path: Path) -> None:
+    fed = counterfoil.commit_tensors({"0/index": np.array([3, 4])}, keep=True)
+    dataset = counterfoil.commit_tensors({"content": np.zeros((5, 32), np.uint8)}, keep=True)
+    with counterfoil.Run.create(tmp_path / "run") as run:
+        run.record_step(1, {"samples": fed})
+    assert command("uses", run.path, 3)[:2] == (
+        0, "used at steps 1\n  not shown: which samples are equal: no dataset is committed or shown\n",
+    )  # fmt: skip
+    code, out, _ = command("uses", run.path, 2, "--json")
+    assert (code, json.loads(out)["steps"]) == (4, [])
+    assert command("uses", run.path, "0xzz")[0] == 2
+    with counterfoil.Run.create(tmp_path / "known", dataset=dataset) as run:
+        run.record_step(1, {"samples": fed})
+    assert command("uses", run.path, "11" * 32)[:2] == (0, "never used in the 1 steps of the lanes shown\n")
+
+
+def test_environments_are_shown_and_compared(command, tmp_path: Path) -> None:
+    paths = []
+    for threads in (1, 2):
+        with counterfoil.Run.create(tmp_path / str(threads)) as run:
+            used = counterfoil.commit_tensors({"threads": threads, "torch": "2.15"}, keep=True)
+            run.record_checkpoint(0, {"environment": used})
+        paths.append(run.path)
+    assert command("environment", paths[0])[1].split() == ["threads", "1", "torch", "2.15"]
+    assert command("environment", *paths)[1].split() == ["threads", "1", "|", "2"]
+    assert json.loads(command("environment", *paths, "--json")[1]) == {"threads": [1, 2]}
+    assert command("environment", paths[0], paths[0])[1] == "nothing differs\n"
 
 
 def test_undecided_is_4(command, recorded: Path) -> None:
