@@ -55,27 +55,29 @@ def _is_known(optimizer: torch.optim.Optimizer) -> bool:
 
 _watched: dict[int, Hooks[Any]] = {}
 _scalers: Any = torch.amp.GradScaler
-_scaler_step: Callable[..., float | None] = _scalers.step
-"""What was there before it was observed, perhaps another tool's."""
-
-
-def _observed_step(scaler: torch.amp.GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> float | None:
-    """A scaler that found an infinity calls no optimiser, and so no hook; nothing else tells of such a step."""
-    try:
-        hooks = _watched.get(id(innermost(optimizer)))
-    except InvalidInput:
-        hooks = None
-    begun = hooks.begun if hooks else 0
-    result = _scaler_step(scaler, optimizer, *args, **kwargs)
-    if hooks is not None and hooks.begun == begun:
-        hooks.left_out()
-    return result
 
 
 def _observe() -> None:
-    global _scaler_step
-    if _scalers.step is not _observed_step:
-        _scaler_step, _scalers.step = _scalers.step, _observed_step
+    """A scaler that found an infinity calls no optimiser, and so no hook; nothing else tells of such a step.
+
+    Another tool may wrap or replace the method before or after: what is there is wrapped, once more if need be.
+    """
+    scaler_step = _scalers.step
+    if scaler_step.__module__ == __name__:
+        return
+
+    def step(scaler: torch.amp.GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> float | None:
+        try:
+            hooks = _watched.get(id(innermost(optimizer)))
+        except InvalidInput:
+            hooks = None
+        begun = hooks.begun if hooks else 0
+        result: float | None = scaler_step(scaler, optimizer, *args, **kwargs)
+        if hooks is not None and hooks.begun == begun:
+            hooks.left_out()
+        return result
+
+    _scalers.step = step
 
 
 class Hooks(Generic[Taken]):
@@ -110,6 +112,7 @@ class Hooks(Generic[Taken]):
 
     def left_out(self) -> None:
         """A step that was wanted and changed nothing."""
+        self.begun += 1
         self._begin()
         self._done(lambda: (None, True))
 
@@ -128,8 +131,6 @@ class Hooks(Generic[Taken]):
         self._pre.remove()
         self._post.remove()
         _watched.pop(id(self._optimizer), None)
-        if not _watched and _scalers.step is _observed_step:
-            _scalers.step = _scaler_step
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         refuse_capture()
