@@ -2,7 +2,7 @@
 
 use super::CommitError;
 use super::shard::{Block, blocks_root};
-use crate::primitives::{Digest, Reader, hmac_sha256, sha256};
+use crate::primitives::{Digest, HmacKey, Reader, sha256};
 use crate::tensor::{check_name, measure};
 
 const TAG: &[u8; 20] = b"counterfoil.entry.v1";
@@ -127,24 +127,33 @@ impl Entry {
     }
 
     /// What an opening of this entry reveals about the entry key, and about no other entry.
-    pub(super) fn entry_blind(&self, entry_key: &Digest) -> Digest {
-        hmac_sha256(&entry_key.0, &[self.name.as_bytes()])
+    pub(super) fn entry_blind(&self, entry_key: &HmacKey) -> Digest {
+        entry_key.code(&[self.name.as_bytes()])
     }
 
     /// The leaf's bytes, with the root blinded when there is an entry key.
     pub fn encode(&self, entry_key: Option<&Digest>) -> Vec<u8> {
+        self.encode_for(entry_key.map(|key| HmacKey::new(&key.0)).as_ref())
+    }
+
+    pub(super) fn encode_for(&self, entry_key: Option<&HmacKey>) -> Vec<u8> {
         let root = entry_key.map_or(self.root(), |key| blinded_root(&self.entry_blind(key), &self.root()));
         self.encode_with(entry_key.is_some(), root)
     }
 
     pub(super) fn encode_with(&self, is_blinded: bool, root: Digest) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        self.encode_into(&mut bytes, is_blinded, root);
+        bytes
+    }
+
+    pub(crate) fn encode_into(&self, bytes: &mut Vec<u8>, is_blinded: bool, root: Digest) {
         let (kind, dtype, shape, target): (u8, &str, &[u64], &str) = match &self.content {
             Content::Dense { dtype, shape, .. } => (0, dtype, shape, ""),
             Content::Absent => (1, "", &[], ""),
             Content::Alias { target } => (2, "", &[], target),
             Content::Sharded { dtype, shape, .. } => (4, dtype, shape, ""),
         };
-        let mut bytes = Vec::with_capacity(128);
         bytes.extend_from_slice(TAG);
         bytes.extend_from_slice(&[kind, u8::from(is_blinded)]);
         bytes.extend_from_slice(&(self.name.len() as u16).to_be_bytes());
@@ -159,7 +168,6 @@ impl Entry {
         bytes.extend_from_slice(root.as_slice());
         bytes.extend_from_slice(&(target.len() as u16).to_be_bytes());
         bytes.extend_from_slice(target.as_bytes());
-        bytes
     }
 
     /// Parses a leaf; also returns whether its root is blinded, and the root as it stands there.

@@ -19,7 +19,7 @@ pub use merkle::{ProofError, leaf_hash};
 pub use opening::{ChunkOpening, EntryOpening, Opening};
 pub use shard::{Block, Shard, ShardError, merge_shards};
 
-use crate::primitives::{Digest, Report, Truncated, sha256 as sha256_of};
+use crate::primitives::{Digest, HmacKey, Report, Truncated, sha256 as sha256_of};
 use crate::tensor::{TensorError, check_name};
 
 /// Bytes under one leaf of a tensor's tree.
@@ -232,8 +232,10 @@ impl State {
 
 /// The leaves of a state: the hashes of its encoded entries.
 fn entry_hashes(entries: &[Entry], entry_key: Option<&Digest>) -> Vec<Digest> {
+    let entry_key = entry_key.map(|key| HmacKey::new(&key.0));
     let hash = |entries: &&[Entry]| {
-        merkle::leaf_hashes(&entries.iter().map(|entry| entry.encode(entry_key)).collect::<Vec<_>>())
+        let encode = |entry: &Entry| entry.encode_for(entry_key.as_ref());
+        merkle::leaf_hashes(&entries.iter().map(encode).collect::<Vec<_>>())
     };
     let batches: Vec<&[Entry]> = entries.chunks(512).collect();
     // Encoding and hashing an entry takes as long as hashing a few hundred bytes.

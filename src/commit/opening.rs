@@ -7,7 +7,7 @@ use super::{
     CHUNK, Commitment, CommitmentKind, Entry, ProofError, Sha256, State, bytes_root, entry_hashes, leaf_hash,
     merkle,
 };
-use crate::primitives::Digest;
+use crate::primitives::{Digest, HmacKey};
 
 /// One part of what a commitment binds, with the hashes that lead to the commitment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ impl State {
             entry: Some(EntryOpening {
                 index: index as u64,
                 entry: entry.encode(entry_key).into(),
-                blind: entry_key.map(|key| entry.entry_blind(key)),
+                blind: entry_key.map(|key| entry.entry_blind(&HmacKey::new(&key.0))),
                 root: entry.root(),
                 proof: merkle::inclusion_proof::<Sha256>(&leaves, index as u64)?,
             }),

@@ -113,8 +113,21 @@ pub(super) fn refused(detail: impl Into<String>) -> FrameError {
     FrameError { number: 0, detail: detail.into() }
 }
 
+/// The payload of a layout's frame.
+pub(crate) fn encode_layout(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = vec![b'L'];
+    for entry in entries {
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        entry.encode_into(&mut bytes, false, Digest::ZERO);
+        let length = (bytes.len() - start - 4) as u32;
+        bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+    bytes
+}
+
 /// The name of a layout: the hash of its frame.
-pub(super) fn layout_digest(payload: &[u8]) -> Digest {
+pub(crate) fn layout_digest(payload: &[u8]) -> Digest {
     sha256(&[payload])
 }
 
@@ -141,14 +154,7 @@ impl Frame {
                 bytes.extend_from_slice(&head.signature.0);
                 bytes.extend_from_slice(&head.body.encode());
             }
-            Frame::Layout(entries) => {
-                bytes.push(b'L');
-                for entry in entries {
-                    let encoded = entry.encode(None);
-                    bytes.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
-                    bytes.extend_from_slice(&encoded);
-                }
-            }
+            Frame::Layout(entries) => bytes = encode_layout(entries),
             Frame::Opening(opening) => {
                 bytes.push(b'O');
                 bytes.extend_from_slice(opening.receipt.as_slice());

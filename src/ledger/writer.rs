@@ -7,7 +7,9 @@ use super::LedgerError;
 use super::folder::{RunFolder, RunSettings};
 use super::progress::Progress;
 use crate::commit::State;
-use crate::evidence::{Delegation, FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead};
+use crate::evidence::{
+    Delegation, FieldOpening, Frame, Log, Openable, OpeningFrame, TreeHead, encode_layout, layout_digest,
+};
 use crate::journal::{GROUP_COMMIT_FRAMES, Journal, MAX_PAYLOAD};
 use crate::keys::{KeyFolder, random};
 use crate::primitives::{Address, Digest};
@@ -35,7 +37,7 @@ pub enum CloseReason {
 #[derive(Clone, Debug)]
 pub struct Field {
     /// Names, shapes, roots.
-    pub state: State,
+    pub state: Arc<State>,
     /// Canonical bytes of the dense entries, in order of their names, one after the other.
     pub values: Option<Vec<u8>>,
 }
@@ -373,9 +375,9 @@ impl Ledger {
         let digest = body.digest();
         let signature = self.signer.sign_message(&body)?;
         let receipt = Receipt { kind: kind.number, digest, signature, body: body.encode() };
-        for (frame, layout) in layouts {
+        for (payload, layout) in layouts {
             if !progress.layouts.contains(&layout) {
-                self.journal.append(&frame.encode())?;
+                self.journal.append(&payload)?;
                 progress.layouts.insert(layout);
             }
         }
@@ -400,7 +402,7 @@ impl Ledger {
         name: &str,
         field: &Field,
         sequence: u64,
-        layouts: &mut Vec<(Frame, Digest)>,
+        layouts: &mut Vec<(Vec<u8>, Digest)>,
     ) -> Result<FieldOpening, LedgerError> {
         let unknown = || crate::receipt::ReceiptError::Field { kind: kind.name, field: name.into() };
         let mut own = kind.fields.iter().enumerate();
@@ -423,8 +425,9 @@ impl Ledger {
             let (expected, actual) = (MAX_PAYLOAD as u64 / 2, payload.len() as u64);
             return Err(LedgerError::TooLarge { what: format!("the field {name}"), expected, actual });
         }
-        let (frame, layout) = Frame::layout(entries);
-        layouts.push((frame, layout));
+        let payload = encode_layout(entries);
+        let layout = layout_digest(&payload);
+        layouts.push((payload, layout));
         Ok(FieldOpening { index: index as u8, blind, layout, content })
     }
 

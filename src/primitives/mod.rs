@@ -35,12 +35,28 @@ pub fn sha256(parts: &[&[u8]]) -> Digest {
 
 /// HMAC-SHA-256 (RFC 2104) of the parts, one after the other.
 pub fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Digest {
-    use hmac::{KeyInit, Mac};
-    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    for part in parts {
-        mac.update(part);
+    HmacKey::new(key).code(parts)
+}
+
+/// A key of HMAC-SHA-256 for many messages: for short ones, half of the work is the key's.
+pub struct HmacKey(hmac::Hmac<sha2::Sha256>);
+
+impl HmacKey {
+    /// Does the key's part of the work.
+    pub fn new(key: &[u8; 32]) -> HmacKey {
+        use hmac::KeyInit;
+        HmacKey(hmac::Hmac::new_from_slice(key).expect("HMAC takes keys of any length"))
     }
-    Digest::from(<[u8; 32]>::from(mac.finalize().into_bytes()))
+
+    /// The code of the parts, one after the other.
+    pub fn code(&self, parts: &[&[u8]]) -> Digest {
+        use hmac::Mac;
+        let mut mac = self.0.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        Digest::from(<[u8; 32]>::from(mac.finalize().into_bytes()))
+    }
 }
 
 /// A reader over untrusted bytes that never reads past their end.

@@ -64,7 +64,7 @@ fn record(folder: PathBuf) -> Result<(), LedgerError> {
             ledger.folder().store_object(&root, &bytes)?;
             let entry = Entry::dense("weights", "U8", &[bytes.len() as u64], root);
             let state = State::new(vec![entry.expect("an entry")]).expect("a state");
-            let fields = [("parameters", Field { state, values: None })];
+            let fields = [("parameters", Field { state: state.into(), values: None })];
             recorded = 1 + ledger.record("checkpoint", &[("step", ledger.step().into())], &fields)?;
         }
         match random.below(3) {
@@ -102,7 +102,7 @@ fn values(random: &mut Random) -> Field {
     let bytes: Vec<u8> = (0..8 * random.below(40)).map(|_| random.next() as u8).collect();
     let root = Commitment::of_bytes(&bytes).root;
     let entry = Entry::dense("losses", "U8", &[bytes.len() as u64], root).expect("an entry");
-    Field { state: State::new(vec![entry]).expect("a state"), values: Some(bytes) }
+    Field { state: Arc::new(State::new(vec![entry]).expect("a state")), values: Some(bytes) }
 }
 
 fn roots(random: &mut Random) -> Field {
@@ -111,5 +111,5 @@ fn roots(random: &mut Random) -> Field {
         let root = sha256(&[&random.next().to_be_bytes()]);
         Entry::dense(&format!("layer{number}"), "F32", &[64, 64], root).expect("an entry")
     };
-    Field { state: State::new((0..count).map(entry).collect()).expect("a state"), values: None }
+    Field { state: Arc::new(State::new((0..count).map(entry).collect()).expect("a state")), values: None }
 }

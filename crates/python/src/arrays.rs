@@ -11,7 +11,7 @@ use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 /// The tag of a numpy kind and item size. Booleans may hold bytes that are neither 0 nor 1, and are
 /// left to `counterfoil.commit.describe`.
@@ -57,7 +57,6 @@ const TENSORS: [(&str, &str, usize); 16] = [
 struct Torch {
     tensor: Py<PyType>,
     parameter: Py<PyType>,
-    strided: Py<PyAny>,
     /// Positions in `TENSORS` by dtype.
     dtypes: Py<PyDict>,
 }
@@ -82,7 +81,6 @@ impl Torch {
         let found = Torch {
             tensor: class(&torch, "Tensor")?,
             parameter: class(&torch.getattr("nn").ok()?, "Parameter")?,
-            strided: torch.getattr("strided").ok()?.unbind(),
             dtypes: dtypes.unbind(),
         };
         Some(TORCH.get_or_init(py, || found))
@@ -139,16 +137,16 @@ impl<'py> PlainArray<'py> {
         };
         let (_, dtype, item) = TENSORS[position.extract::<usize>()?];
         let is = |name| value.call_method0(name).and_then(|answer| answer.extract::<bool>());
-        let is_here = value.getattr(intern!(py, "is_cpu"))?.extract::<bool>()?
-            && value.getattr(intern!(py, "layout"))?.is(&torch.strided);
-        let is_plain = is_here
+        // Tensors of other layouts have no pointer, or no shape.
+        let is_plain = value.getattr(intern!(py, "is_cpu"))?.extract::<bool>()?
             && is(intern!(py, "is_contiguous"))?
             && !is(intern!(py, "is_neg"))?
             && !(dtype == "C64" && is(intern!(py, "is_conj"))?);
         if !is_plain {
             return Ok(None);
         }
-        let shape: Vec<u64> = value.getattr(intern!(py, "shape"))?.extract()?;
+        let shape = value.getattr(intern!(py, "shape"))?.cast_into::<PyTuple>()?;
+        let shape = shape.iter().map(|extent| extent.extract()).collect::<PyResult<Vec<u64>>>()?;
         let size = shape.iter().product::<u64>() as usize * item;
         let start: usize = value.call_method0(intern!(py, "data_ptr"))?.extract()?;
         let offset: usize = value.call_method0(intern!(py, "storage_offset"))?.extract()?;

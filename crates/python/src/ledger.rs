@@ -186,7 +186,7 @@ fn session(given: Option<SessionKey<'_>>) -> Option<Session> {
 
 fn field(py: Python<'_>, commitment: &Commitment) -> PyResult<Field> {
     let values = commitment.values.as_ref().map(|values| values.to_vec());
-    Ok(Field { state: commitment.state(py)?.as_ref().clone(), values })
+    Ok(Field { state: Arc::clone(commitment.state(py)?), values })
 }
 
 #[pymethods]

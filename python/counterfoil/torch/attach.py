@@ -208,7 +208,9 @@ class Recorder:
         self._samples: list[collect.State] = []
         self._fed, self._replayable = False, True
         self._metrics: dict[str, Callable[[], bool | int | float]] = {}
+        # What the last step committed to is mostly that of the next one too.
         self._last: tuple[str, Pending] = ("", start({}))
+        self._drawn: tuple[collect.State, Pending] = ({}, start({}))
         self._checkpointed = -1
         # A checkpoint whose receipt waits for what the loop does behind `optimizer.step()`.
         self._unsettled: tuple[int, dict[str, Commitment]] | None = None
@@ -368,7 +370,9 @@ class Recorder:
             if self._due("environment", step):
                 fields["environment"] = start(self._collect.environment(), keep=True)
             if self._due("randomness", step):
-                fields["randomness"] = start(self._randomness, keep=self.run.replayable)
+                if self._randomness is not self._drawn[0]:
+                    self._drawn = (self._randomness, start(self._randomness, keep=self.run.replayable))
+                fields["randomness"] = self._drawn[1]
             self._randomness, self._versions = collect.randomness(), self._collect.versions()
         with self._spent.on("batch"):
             kept = self._add_batch(fields)
@@ -391,7 +395,6 @@ class Recorder:
                 self._cadence = chosen
 
     def _hyperparameters(self, optimizer: torch.optim.Optimizer) -> Pending:
-        """Those of most steps are those of the step before."""
         state = self._collect.hyperparameters(optimizer)
         text = repr(state)
         # A tensor's text is not all of it, and there are many NaNs.

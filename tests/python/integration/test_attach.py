@@ -4,7 +4,9 @@ The expected roots come from oracle.py (hashlib alone) and bytes read here eleme
 """
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -520,3 +522,26 @@ def test_an_optimiser_that_overwrites_gradients_later_is_still_seen(tmp_path):
     record = counterfoil.Record(run.path)
     steps = [r for r in record.receipts() if r.kind == "step"]
     assert [record.opened(r)["gradients"].commitment.root for r in steps] == expected
+
+
+def test_randomness_is_read_anew_when_a_generator_was_used():
+    """It is kept while nothing changes; numpy's second normal variate moves no word of its generator."""
+    before = collect.randomness()
+    assert collect.randomness() is before
+    for draw in (random.random, np.random.rand, np.random.randn, np.random.randn, lambda: torch.rand(1)):
+        expected = draw()
+        after = collect.randomness()
+        assert after is not before
+        collect.restore_randomness(
+            {
+                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+                for name, value in before.items()
+            }
+        )
+        assert draw() == expected
+        before = collect.randomness()
+        assert _as_bytes(before) == _as_bytes(after)
+
+
+def _as_bytes(state):
+    return {name: value if value is None else np.asarray(value).tobytes() for name, value in state.items()}
