@@ -111,7 +111,7 @@ bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FI
 	cargo bench --quiet --bench sha3 --no-run
 	$(BIN)/python benches/hashing.py --file $(or $(FILE),2)
 
-bench-torch: .venv/.extension ## Measure what recording adds to PyTorch's steps (15 minutes; SHARE=0.3: less)
+bench-torch: .venv/.extension ## Measure what recording adds to PyTorch's steps (20 minutes; SHARE=0.3: less)
 	$(BIN)/python benches/recorder.py --share $(or $(SHARE),1)
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)

@@ -1,7 +1,7 @@
 """Measures what recording adds to a training step; `make bench-torch` runs it.
 
-Two copies of one training take turns, one of them recorded, so that both see the same machine: a step's ratio is that
-to the other copy's step just before. Writes benches/results/recorder.json and prints the tables.
+Two copies of one training take turns, one of them recorded, so that both see the same machine. Writes
+benches/results/recorder.json and prints the tables.
 """
 
 from __future__ import annotations
@@ -92,76 +92,84 @@ def trainer(model: torch.nn.Module) -> tuple[torch.optim.Optimizer, Callable[[An
     return optimizer, step
 
 
+def timed(step: Callable[[Any], None], batch: Callable[[], Any]) -> float:
+    """Seconds of one step, drawing its batch included."""
+    begin = time.perf_counter()
+    step(batch())
+    return time.perf_counter() - begin
+
+
 def measure(name: str, options: dict[str, Any], share: float) -> dict[str, Any]:
-    """One model at one level, a recorded step after each bare one."""
+    """One model at one level: a recorded step after each bare one.
+
+    A budget is a share of the time between its steps. There, bare steps stand before and behind all recorded ones.
+    """
     make, feed, count = MODELS[name]
-    steps = max(5, int(count * share)) * (4 if "budget" in options else 1)
+    steps = max(5, int(count * share))
     bare, recorded = [], []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COUNTERFOIL_HOME"] = f"{folder}/home"
         _, plain = trainer(make())
         model = make()
         optimizer, step = trainer(model)
-        batches = feed()
+        batches = list(itertools.islice(feed(), 8))
+        fed = itertools.cycle(batches)
         for _ in range(2):
-            plain(next(batches))
-            step(next(batches))
+            plain(next(fed))
+            step(next(fed))
         with counterfoil.Run.create(f"{folder}/run") as run:
+            whole = "budget" in options
+            bare += [timed(plain, lambda: next(fed)) for _ in range(steps if whole else 0)]
             run.attach(model, optimizer, **options)
-            drawn: list[Any] = []
-            watched = iter(run.batches(iter(lambda: drawn.pop(), None)))
-            for _ in range(steps):
-                batch = next(batches)
-                drawn.append(next(batches))
-                begin = time.perf_counter()
-                plain(batch)
-                middle = time.perf_counter()
-                step(next(watched))
-                recorded.append(time.perf_counter() - middle)
-                bare.append(middle - begin)
+            watched = iter(run.batches(itertools.cycle(batches)))
+            for _ in range(steps * (4 if whole else 1)):
+                bare += [] if whole else [timed(plain, lambda: next(fed))]
+                recorded.append(timed(step, lambda: next(watched)))
             summary = run.summary()
-    ratios = [two / one for one, two in zip(bare, recorded, strict=True)]
+            bare += [timed(plain, lambda: next(fed)) for _ in range(steps if whole else 0)]
+    usual = sum(bare) / len(bare)
+    ratios = [
+        two / one for one, two in zip(itertools.cycle(bare) if whole else bare, recorded, strict=not whole)
+    ]
+    # The first and the last checkpoint belong to no step.
+    spent = {part: seconds for part, seconds in summary.recording.items() if whole or part != "checkpoint"}
     return {
         "model": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": steps,
+        "steps": len(recorded),
         "bare step, ms": round(1000 * statistics.median(bare), 2),
-        "added, %": round(100 * (statistics.median(ratios) - 1), 2),
-        "added in all, %": round(100 * (sum(recorded) / sum(bare) - 1), 2),
-        "by the recorder's own clock, %": round(100 * summary.overhead, 2),
+        "added, median, %": round(100 * (statistics.median(ratios) - 1), 2),
+        "added, mean, %": round(100 * (sum(recorded) / len(recorded) / usual - 1), 2),
+        "by its own clock, %": round(100 * sum(spent.values()) / len(recorded) / usual, 2),
         "cadence": {part: summary.cadence[part] for part in ("gradients", "parameters", "checkpoint")},
     }
 
 
 def fixed(steps: int) -> dict[str, Any]:
     """What a step of 150 small tensors costs beyond hashing its bytes."""
-    model = torch.nn.ModuleList([torch.nn.Linear(8, 8) for _ in range(75)])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    bare, added = [], []
+
+    def linears() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        model = torch.nn.ModuleList([torch.nn.Linear(8, 8) for _ in range(75)])
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    (_, plain), (model, optimizer) = linears(), linears()
+    bare, recorded = [], []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COUNTERFOIL_HOME"] = f"{folder}/home"
-        for _ in range(50):
-            optimizer.step()
-        for _ in range(steps):
-            begin = time.perf_counter()
-            optimizer.step()
-            bare.append(time.perf_counter() - begin)
-        usual = statistics.median(bare)
         with counterfoil.Run.create(f"{folder}/run") as run:
             run.attach(model, optimizer, every=0, checkpoint_every=0)
             for _ in range(steps):
-                begin = time.perf_counter()
-                optimizer.step()
-                added.append(time.perf_counter() - begin - usual)
+                bare.append(timed(lambda _: plain.step(), lambda: None))
+                recorded.append(timed(lambda _: optimizer.step(), lambda: None))
             print(run.summary())
-    quantiles = statistics.quantiles(added, n=100)
+    added = [two - one for one, two in zip(bare, recorded, strict=True)]
     return {
         "tensors": 150,
-        "bare step, ms": round(1000 * usual, 3),
+        "bare step, ms": round(1000 * statistics.median(bare), 3),
         "added, ms": round(1000 * statistics.median(added), 3),
-        "added, p99, ms": round(1000 * quantiles[98], 3),
+        "added, p99, ms": round(1000 * statistics.quantiles(added, n=100)[98], 3),
     }
 
 
@@ -217,7 +225,9 @@ def main() -> None:
         (HERE / "results" / "recorder.json").write_text(json.dumps(results, indent=1) + "\n")
     print("\n| | step, ms | " + " | ".join(LEVELS) + " |\n|---|---|" + "---|" * len(LEVELS))
     for rows in zip(*table.values(), strict=True):
-        added = " | ".join(f"{row['added in all, %']:.1f} %" for row in rows)
+        added = " | ".join(
+            f"{row['added, mean, %']:.1f} % ({row['by its own clock, %']:.1f} %)" for row in rows
+        )
         print(f"| {rows[0]['model']} | {rows[0]['bare step, ms']} | {added} |")
     print(json.dumps({key: value for key, value in results.items() if key != "levels"}, indent=1))
 
