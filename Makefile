@@ -187,7 +187,7 @@ clean: ## Remove .venv and everything built
 	@touch $@
 
 .venv/.dependencies: pyproject.toml | .venv/.python
-	@$(UV) --quiet --requirements pyproject.toml --extra dev
+	@$(UV) --quiet --requirements pyproject.toml --extra dev --extra trainers --overrides tools/torch-later.txt
 	@if $(BIN)/python -c 'import torch' 2> /dev/null; then \
 		echo 'torch: using the one that is installed'; \
 	elif [ '$(TORCH)' = cpu ]; then \

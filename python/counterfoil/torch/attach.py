@@ -207,6 +207,7 @@ class Recorder:
         self._batches: list[collect.State] = []
         self._samples: list[collect.State] = []
         self._fed, self._replayable = False, True
+        self._consumed: collect.State | None = None
         self._metrics: dict[str, Callable[[], bool | int | float]] = {}
         # What the last step committed to is mostly that of the next one too.
         self._last: tuple[str, Pending] = ("", start({}))
@@ -242,11 +243,6 @@ class Recorder:
         run.on_flush(self._write)
         run.on_close(self._close)
 
-    @property
-    def pending(self) -> bool:
-        """Whether a batch was consumed since the last step."""
-        return bool(self._batches)
-
     def log(self, **metrics: Any) -> None:
         """Adds numbers to the receipt of the step under way; call it before `optimizer.step()`.
 
@@ -263,28 +259,34 @@ class Recorder:
         with self._lock:
             return self._spent.summary(self._cadence)
 
-    def feed(
-        self, batch: Any, samples: Callable[[], collect.State] = dict, *, replayable: bool = True
-    ) -> None:
-        """Takes a batch that training is about to consume; `batches` calls this.
+    def feed(self, batch: Any, samples: Callable[[], collect.State] = dict) -> None:
+        """Takes a batch that training is about to consume; `batches` and the callbacks of trainers call this.
 
         Args:
             batch: Nested tuples, lists and mappings of tensors; copied.
             samples: Tells which samples these are, as `counterfoil.torch.data` names them.
-            replayable: False when drawing this batch changed the randomness of a step under way.
         """
+        self.settle(collect.randomness)
         with self._spent.on("batch"):
+            now = collect.randomness()
             if not self._batches:
-                self._randomness, self._replayable = collect.randomness(), True
+                self._randomness, self._replayable = now, True
+            elif now is not self._consumed:
+                self._replayable = False  # drawing this batch changed the randomness of a step under way
             leaves = dict(collect.flatten(batch))
             # Kernels choose by memory layout and give other bits; a receipt knows no strides.
             plain = all(
                 isinstance(value, torch.Tensor) and value.is_contiguous() for value in leaves.values()
             )
-            self._replayable &= replayable and plain
+            self._replayable &= plain
             self._batches.append({name: _copy(value) for name, value in leaves.items()})
             self._samples.append(samples())
             self._fed = True
+
+    def consumed(self) -> None:
+        """Says that training has used the last batch: who draws until the next one belongs to no step."""
+        self.settle(collect.randomness)
+        self._consumed = collect.randomness() if self._batches else None
 
     def _due(self, field: str, step: int) -> bool:
         return self._cadence[field] > 0 and step % self._cadence[field] == 0
@@ -471,7 +473,7 @@ class Recorder:
             _active.pop(id(self.run), None)
             self._write()
             incomplete = self._broken or any(hooks.stepping for hooks in self._hooks)
-            interrupted = incomplete or (reason != 0 and self.pending)
+            interrupted = incomplete or (reason != 0 and bool(self._batches))
             # Weights that were loaded or averaged after the last step are not that step's state.
             changed = self._versions() != self._collect.versions(anew=True)()
             if not (interrupted or changed or self._checkpointed == self.run.step):

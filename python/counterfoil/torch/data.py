@@ -137,38 +137,37 @@ class Batches(Generic[Batch]):
         if again is not None and again.after is not None:
             collect.restore_randomness(again.after)
         recorder.epoch = epoch
-        before = commit_tensors(collect.randomness()).root
         for batch in batches:
-            untouched = not recorder.pending or commit_tensors(collect.randomness()).root == before
             recorder = recorder_of(self._run)
             indices = waiting.popleft() if waiting else None
-            recorder.feed(batch, partial(self._samples, batch, indices), replayable=untouched)
+            recorder.feed(batch, partial(self._samples, batch, indices))
             epoch.consumed += 1
             recorder.epoch = epoch
             yield batch
-            recorder.settle(collect.randomness)
-            before = commit_tensors(collect.randomness()).root if recorder.pending else b""
+            recorder.consumed()
         recorder.epoch = None
 
     def _samples(self, batch: Any, indices: Any) -> collect.State:
-        """Which samples a batch consists of: their places in the dataset, or their contents if they are wanted."""
-        size = self._run.dataset_size
+        """Which samples a batch consists of: their places in the dataset, or their contents."""
         if indices is not None:
             several = indices if isinstance(indices, list | tuple) else [indices]
-            places = _places(self._loader.dataset, several, size)  # type: ignore[attr-defined]
+            places = _places(self._loader.dataset, several, self._run.dataset_size)  # type: ignore[attr-defined]
             if places is not None:
                 return {INDEX: places}
-        if size is None and not self._run.spec.get("policy", {}).get("samples"):
-            return {}
-        leaves = dict(collect.flatten(batch))
-        sizes = {
-            len(leaf) if isinstance(leaf, torch.Tensor) and leaf.dim() else 0 for leaf in leaves.values()
-        }
-        rows = sizes.pop() if len(sizes) == 1 else 0
-        # Of more rows, which no step of a dataset of samples has, the batch is one sample.
-        rows = rows if rows <= MOST_ROWS else 0
-        each = [{name: leaf[row] for name, leaf in leaves.items()} for row in range(rows)] or [leaves]
-        return {CONTENT: _digests(each)}
+        return contents(self._run, batch)
+
+
+def contents(run: Run, batch: Any) -> collect.State:
+    """Which samples a batch consists of, by their contents, if the run or its floor asks for it."""
+    if run.dataset_size is None and not run.spec.get("policy", {}).get("samples"):
+        return {}
+    leaves = dict(collect.flatten(batch))
+    sizes = {len(leaf) if isinstance(leaf, torch.Tensor) and leaf.dim() else 0 for leaf in leaves.values()}
+    rows = sizes.pop() if len(sizes) == 1 else 0
+    # Of more rows, which no step of a dataset of samples has, the batch is one sample.
+    rows = rows if rows <= MOST_ROWS else 0
+    each = [{name: leaf[row] for name, leaf in leaves.items()} for row in range(rows)] or [leaves]
+    return {CONTENT: _digests(each)}
 
 
 def _rewind(epoch: Epoch, generators: dict[str, torch.Generator]) -> None:
