@@ -1,7 +1,7 @@
 """A loop of Accelerate's, recorded: a perceptron learns handwritten digits.
 
-    pip install counterfoil[torch] accelerate scikit-learn
-    python examples/trainers/accelerate_loop.py
+pip install counterfoil[torch] accelerate scikit-learn
+python examples/trainers/accelerate_loop.py
 """
 
 import torch

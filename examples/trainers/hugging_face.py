@@ -1,7 +1,7 @@
 """Hugging Face's Trainer, recorded: a language model of bytes learns the description of a dataset.
 
-    pip install counterfoil[torch] transformers accelerate scikit-learn
-    python examples/trainers/hugging_face.py
+pip install counterfoil[torch] transformers accelerate scikit-learn
+python examples/trainers/hugging_face.py
 """
 
 import torch

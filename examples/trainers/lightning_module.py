@@ -1,7 +1,7 @@
 """Lightning's Trainer, recorded: a perceptron learns handwritten digits.
 
-    pip install counterfoil[torch] lightning scikit-learn
-    python examples/trainers/lightning_module.py
+pip install counterfoil[torch] lightning scikit-learn
+python examples/trainers/lightning_module.py
 """
 
 import lightning

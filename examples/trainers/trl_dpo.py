@@ -1,7 +1,7 @@
 """TRL's direct preference optimisation, recorded: of two cultivars, the one that a wine's measurements are of is preferred.
 
-    pip install counterfoil[torch] trl scikit-learn
-    python examples/trainers/trl_dpo.py
+pip install counterfoil[torch] trl scikit-learn
+python examples/trainers/trl_dpo.py
 """
 
 import torch

@@ -1,7 +1,7 @@
 """TRL's supervised fine-tuning, recorded: a tiny language model learns a dataset's description, line by line.
 
-    pip install counterfoil[torch] trl scikit-learn
-    python examples/trainers/trl_sft.py
+pip install counterfoil[torch] trl scikit-learn
+python examples/trainers/trl_sft.py
 """
 
 import torch

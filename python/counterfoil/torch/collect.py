@@ -454,7 +454,10 @@ def randomness() -> State:
     if before and not before["numpy/has_gauss"]:
         return before
     legacy = np.random.get_state(legacy=False)
-    if before and (before["numpy/has_gauss"], before["numpy/gauss"]) == (legacy["has_gauss"], legacy["gauss"]):
+    if before and (before["numpy/has_gauss"], before["numpy/gauss"]) == (
+        legacy["has_gauss"],
+        legacy["gauss"],
+    ):
         return before
     version, internal, gauss = of_python
     state: State = {
