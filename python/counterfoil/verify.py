@@ -62,7 +62,7 @@ class ReplayReport:
     """What re-executing steps showed.
 
     Attributes:
-        steps: Steps whose every committed field was reproduced bit for bit.
+        steps: Steps whose every committed field was reproduced bit for bit, lane after lane.
         refuted: Fields that came out otherwise.
         notes: Remarks: steps that could not be replayed and why, how the child was confined.
         undecided: Findings that neither refute the run nor let it count as verified.
@@ -185,7 +185,7 @@ def verify(
         "require": requirement,
         "signer": None if signer is None else _native.checksum_address(signer),
         "recipe": recipe,
-        "replayed": len(set(replay.steps)) if replay else 0,
+        "replayed": len(replay.steps) if replay else 0,
         "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
         "notes": list(replay.notes) if replay else [],
         "undecided": list(replay.undecided) if replay else [],

@@ -6,6 +6,7 @@ use super::delegated::Delegates;
 use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
 use super::prepared::{Content, Prepared, batches};
+use super::ranks::Rank;
 use super::specification::{Genesis, Specification};
 use super::{Evidence, Findings, LogFindings};
 use crate::commit::merkle::CompactRange;
@@ -41,20 +42,22 @@ struct Walk<'a> {
     /// For each part of the state after a step, the last shown receipt that speaks of it (0 for none), by the steps
     /// that lead here.
     states: BTreeMap<u64, [u64; STATE.len()]>,
+    /// Roots of the opened gradients to which this rank contributed, by the steps that lead here.
+    applied: BTreeMap<u64, Digest>,
     /// Whether what comes next is to be compared with the state before a resume.
     is_resumed: bool,
     closed: bool,
     delegates: Delegates<'a>,
 }
 
-/// Checks one log; `findings` takes what does not hold.
+/// Checks one log; `findings` takes what does not hold. Returns what is to be compared with other logs.
 pub(super) fn check(
     log: &Log,
     genesis: &Genesis,
     specification: &Specification,
     evidence: &Evidence<'_>,
     findings: &mut Findings,
-) {
+) -> Rank {
     let owns_genesis = log.worker == genesis.body.address("owner") && log.lane == 0;
     let own = evidence.anchors.iter().filter(|anchor| (anchor.worker, anchor.lane) == (log.worker, log.lane));
     let mut walk = Walk {
@@ -74,6 +77,7 @@ pub(super) fn check(
         checkpoint: None,
         state: Vec::new(),
         states: BTreeMap::new(),
+        applied: BTreeMap::new(),
         is_resumed: false,
         closed: false,
         delegates: Delegates::new(log, genesis.body.bytes32("run")),
@@ -97,6 +101,7 @@ pub(super) fn check(
         findings.broken(format!("{}: first receipt", walk.place()), "genesis or join", "an empty ledger");
     }
     check_anchors(&walk, evidence, findings);
+    let rank = Rank { place: walk.place(), applied: std::mem::take(&mut walk.applied) };
     findings.steps += walk.steps.len() as u64;
     let flagged = |flag: u64| walk.steps.iter().filter(|(_, flags)| flags & flag != 0).count() as u64;
     findings.skipped += flagged(policy::SKIPPED);
@@ -109,6 +114,7 @@ pub(super) fn check(
         closed: walk.closed,
         signed: walk.delegates.signed,
     });
+    rank
 }
 
 impl Walk<'_> {
@@ -206,6 +212,10 @@ impl Walk<'_> {
         let before = self.step;
         self.order(body, position, &place, findings);
         let opened = check_openings(prepared, body, self.specification, evidence, &place, findings);
+        let gradients = opened.iter().find(|(name, _)| *name == "gradients");
+        if kind.number == schema::STEP && body.bytes32("contribution") != Digest::ZERO {
+            self.applied.extend(gradients.map(|(_, state)| (self.step, state.commitment().root)));
+        }
         self.same_state(body, before, opened, &place, findings);
         if [schema::STEP, schema::CHECKPOINT].contains(&kind.number) {
             let spoken_of = (0..STATE.len()).filter(|part| body.bytes32(STATE[*part]) != Digest::ZERO);
@@ -222,6 +232,7 @@ impl Walk<'_> {
             schema::STEP => (self.state, self.is_resumed) = (opened, false),
             schema::RESUME => {
                 self.states.split_off(&self.step.saturating_add(1));
+                self.applied.split_off(&self.step.saturating_add(1));
                 self.is_resumed = true;
                 if let Some(positions) = self.states.get(&self.step) {
                     self.state = states_at(self.log, positions);

@@ -12,6 +12,7 @@ mod log;
 mod openings;
 mod policy;
 mod prepared;
+mod ranks;
 mod specification;
 mod verdict;
 
@@ -154,6 +155,10 @@ pub struct Findings {
     pub resumed: u64,
     /// Those behind which a checkpoint was compared with the state before.
     pub continued: u64,
+    /// Logs whose steps show a contribution and the gradient that was applied.
+    pub ranks: u64,
+    /// Steps at which several of them are shown to have applied the same gradient.
+    pub agreed: u64,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.
@@ -193,9 +198,11 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let mut findings = Findings::default();
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
+    let mut ranks = Vec::new();
     for log in evidence.logs {
         findings.dropped_bytes += log.dropped_bytes;
-        log::check(log, &genesis, &specification, evidence, &mut findings);
+        ranks.push(log::check(log, &genesis, &specification, evidence, &mut findings));
     }
+    ranks::compare(&ranks, &mut findings);
     findings
 }

@@ -304,6 +304,12 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
             "{count} more recorded steps were abandoned: training was resumed from a step before them"
         ));
     }
+    if findings.ranks > 1 {
+        let (ranks, agreed) = (findings.ranks, findings.agreed);
+        notes.push(format!(
+            "{ranks} ranks contributed; at {agreed} steps they are shown to have applied one gradient"
+        ));
+    }
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }

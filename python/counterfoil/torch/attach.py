@@ -27,6 +27,7 @@ from counterfoil.commit import start
 from counterfoil.errors import InvalidInput, RunClosed
 from counterfoil.torch import collect, resume
 from counterfoil.torch.budget import STATE, Budget, Spent
+from counterfoil.torch.distributed import Contributions, ranks
 from counterfoil.torch.hooks import Hooks, innermost
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def recorder_of(run: Run) -> Recorder:
 
 def _cadence(run: Run, every: int | Mapping[str, int], checkpoint_every: int) -> dict[str, int]:
     cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
+    cadence["contribution"] = int(ranks() > 1)
     cadence |= dict.fromkeys(STATE, every if isinstance(every, int) else 50)
     if not isinstance(every, int):
         unknown = sorted(set(every) - set(cadence))
@@ -229,6 +231,9 @@ class Recorder:
         for device in {tensor.device for tensor in collector.model.parameters() if cuda.engine.away(tensor)}:
             cuda.usable(device)
         self._versions = self._collect.versions()
+        self._contributions: Contributions | None = None
+        if cadence["contribution"]:
+            self._contributions = Contributions(collector, functools.partial(self._is_due, "contribution"))
         self._hooks = [
             Hooks(
                 each,
@@ -291,6 +296,11 @@ class Recorder:
     def _due(self, field: str, step: int) -> bool:
         return self._cadence[field] > 0 and step % self._cadence[field] == 0
 
+    def _is_due(self, field: str) -> bool:
+        """Whether the step under way, whose receipt comes next, has this field."""
+        before = self._unwritten
+        return self._due(field, 1 + (self.run.step if before is None else before.number))
+
     def record(self) -> None:
         """Records a step that calls no Python: the replay of a CUDA graph that holds `optimizer.step()`.
 
@@ -330,8 +340,7 @@ class Recorder:
         self._broken = True
 
     def _take(self, optimizer: torch.optim.Optimizer) -> Pending | None:
-        before = self._unwritten
-        if not self._due("gradients", 1 + (self.run.step if before is None else before.number)):
+        if not self._is_due("gradients"):
             return None
         with self._spent.on("gradients"):
             gradients = start(self._collect.gradients(optimizer))
@@ -366,6 +375,8 @@ class Recorder:
             fields |= {field: start(getattr(self._collect, field)()) for field in due}
             if due:
                 self._spent.did("state")
+        if self._contributions is not None and self._due("contribution", step):
+            fields["contribution"] = self._contributions.take()
         with self._spent.on("details"):
             if self._due("hyperparameters", step):
                 fields["hyperparameters"] = self._hyperparameters(optimizer)
@@ -470,6 +481,8 @@ class Recorder:
         with self._lock:
             for hooks in self._hooks:
                 hooks.remove()
+            if self._contributions is not None:
+                self._contributions.remove()
             _active.pop(id(self.run), None)
             self._write()
             incomplete = self._broken or any(hooks.stepping for hooks in self._hooks)

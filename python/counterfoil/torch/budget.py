@@ -11,7 +11,11 @@ from dataclasses import dataclass
 
 TRAINING = "training"
 STATE = ("parameters", "optimizer", "buffers")
-STEERED = {"gradients": ("gradients",), "state": STATE, "checkpoint": ("checkpoint", "environment")}
+STEERED = {
+    "gradients": ("gradients", "contribution"),
+    "state": STATE,
+    "checkpoint": ("checkpoint", "environment"),
+}
 """What a budget makes rarer, in the order in which it spends: names of time, and the cadences that cause it."""
 
 FIRST, EVERY, AHEAD = 3, 20, 200

@@ -4,6 +4,7 @@ It is told a step's number, batch, randomness and, at a restart, the state befor
 executes looks alike, so that a recipe cannot tell which one is judged.
 """
 
+import functools
 import importlib
 import os
 import sys
@@ -40,6 +41,10 @@ class Execution:
         self._optimizer = innermost(optimizer)
         self._collect = collect.Collector(model, [self._optimizer])
         self._hooks = Hooks(self._optimizer, lambda: None, self._gradients, _same, self._done)
+        self._contribution: collect.State | None = None
+        for names, parameter in self._collect.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(functools.partial(self._take, names))
         self._metrics: collect.State = {}
         self._states: list[dict[str, collect.State]] = []
 
@@ -47,9 +52,14 @@ class Execution:
         """Puts the recorded state before a step back."""
         self._collect.restore(states["parameters"], states["optimizer"], states["buffers"])
 
-    def step(self, batch: collect.State, number: int) -> dict[str, collect.State]:
-        """Executes one step and returns its fields, as they stood when the optimiser had stepped."""
+    def step(self, batch: collect.State, number: int, *, shared: bool) -> dict[str, collect.State]:
+        """Executes one step and returns its fields, as they stood when the optimiser had stepped.
+
+        Of a step that several ranks shared, also what backward left before anything else touched it.
+        """
         self._metrics, self._states = {}, []
+        named = self._collect.named_parameters()
+        self._contribution = {name: None for names, _ in named for name in names} if shared else None
         self._step(collect.unflatten(batch), number, self._log)
         if len(self._states) != 1:
             raise InvalidInput(
@@ -60,6 +70,10 @@ class Execution:
     def _log(self, **metrics: Any) -> None:
         self._metrics.update({name: collect.metric(name, value)() for name, value in metrics.items()})
 
+    def _take(self, names: list[str], parameter: torch.Tensor) -> None:
+        if self._contribution is not None:
+            self._contribution.update(_copy(collect.gradient(names, parameter.grad)))
+
     def _gradients(self) -> collect.State:
         return _copy(self._collect.gradients(self._optimizer))
 
@@ -67,7 +81,8 @@ class Execution:
         gradients, _ = outcome()
         assert gradients is not None, "the child's hook takes each gradient"
         fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS}
-        self._states.append(fields | {"gradients": gradients, "metrics": dict(self._metrics)})
+        fields |= {"gradients": gradients, "metrics": dict(self._metrics)}
+        self._states.append(fields | {"contribution": self._contribution or {}})
 
 
 def _same(early: collect.State, late: collect.State) -> bool:
@@ -118,4 +133,4 @@ def serve(cut: dict[str, bool]) -> None:
             execution = Execution(recipe, header["spec"])
             execution.restore(states)
         collect.restore_randomness(states["randomness"])
-        pipe.send(encode({}, execution.step(states["batch"], header["step"])))
+        pipe.send(encode({}, execution.step(states["batch"], header["step"], shared=header["contribution"])))

@@ -169,11 +169,11 @@ def _spread(names: list[str], tensor: torch.Tensor | None, prefix: str = "") -> 
     return {first: value} | {prefix + name: Alias(first) for name in names[1:]}
 
 
-def _gradient(names: list[str], gradient: torch.Tensor | None) -> State:
+def gradient(names: list[str], value: torch.Tensor | None) -> State:
     """A gradient under its parameter's names; a sparse one as what it holds at which places."""
-    if gradient is None or gradient.layout != torch.sparse_coo:
-        return _spread(names, gradient)
-    whole = gradient.detach().coalesce()
+    if value is None or value.layout != torch.sparse_coo:
+        return _spread(names, value)
+    whole = value.detach().coalesce()
     parts = {INDICES: whole.indices(), VALUES: whole.values()}
     state: State = {}
     for suffix, part in parts.items():
@@ -230,6 +230,10 @@ class Collector:
             known = self._walks[kind] = Walk(self.model, kind)
         return known.found
 
+    def named_parameters(self) -> list[tuple[list[str], torch.Tensor]]:
+        """Each distinct parameter with all its names, the smallest first."""
+        return self._named("_parameters")
+
     def groups(self) -> Iterator[tuple[int, torch.optim.Optimizer, dict[str, Any]]]:
         """The parameter groups of all optimisers, each with its number."""
         each = ((one, group) for one in self.optimizers for group in one.param_groups)
@@ -264,12 +268,12 @@ class Collector:
         state: State = {}
         plain, strided = torch.Tensor, torch.strided
         for names, parameter in self._named("_parameters"):
-            gradient = parameter.grad if id(parameter) in stepped else None
+            applied = parameter.grad if id(parameter) in stepped else None
             # Most gradients, at a fifth of the time.
-            if len(names) == 1 and type(gradient) is plain and gradient.layout is strided:
-                state[names[0]] = gradient
+            if len(names) == 1 and type(applied) is plain and applied.layout is strided:
+                state[names[0]] = applied
             else:
-                state.update(_gradient(names, gradient))
+                state.update(gradient(names, applied))
         return state
 
     def buffers(self) -> State:

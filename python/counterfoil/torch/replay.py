@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from counterfoil import Chain, Commitment, Entry, Opened, Receipt, Verdict
 
 COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
+OWN = ("hyperparameters", "contribution", "metrics")
+"""What is compared of a step, and of one that several ranks made: what one of them computed alone."""
 ROOM = 64 << 20
 LIVES = 4
 START = 120.0
@@ -81,6 +83,9 @@ def replay(
         run_untrusted: Runs the recipe without such a pin.
         signer, require, chain, trusted_blocks: As for `counterfoil.verify`.
         timeout: Seconds a step may take.
+
+    Of each lane the chosen steps are executed. A step of several ranks needs a checkpoint just before it, and what its
+    rank computed alone is compared: its contribution.
 
     Returns:
         The verdict, its Transition line counting the steps that came out bit-exact.
@@ -144,9 +149,24 @@ def choose(steps: str | Sequence[int], last: int) -> list[int]:
 
 
 def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> ReplayReport:
-    """Executes chosen steps of a recorded run and reports what was seen, up to the first difference."""
-    execution = Execution(record, timeout)
-    chosen = choose(steps, len(execution.steps))
+    """Executes chosen steps of each lane and reports what was seen, up to the first lane that differs."""
+    lanes = [Execution(record, timeout, *lane) for lane in record.lanes]
+    last = max((len(each.steps) for each in lanes), default=0)
+    found = ReplayReport(())
+    for execution in lanes:
+        chosen = [step for step in choose(steps, last) if step in execution.steps]
+        if chosen and not found.refuted:
+            seen = _re_execute(execution, chosen)
+            found = ReplayReport(
+                found.steps + seen.steps,
+                seen.refuted,
+                tuple(dict.fromkeys(found.notes + seen.notes)),
+                found.undecided + seen.undecided,
+            )
+    return found
+
+
+def _re_execute(execution: Execution, chosen: Sequence[int]) -> ReplayReport:
     replayed: list[int] = []
     notes: list[str] = []
     differing: list[Mismatch] = []
@@ -157,7 +177,7 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
                 execution.reach(step)
                 replayed.append(step)
             except NotReplayable as reason:
-                notes.append(f"step {step} not replayed: {reason}")
+                notes.append(f"{execution.lane}step {step} not replayed: {reason}")
                 execution.at = None
                 if reason.fatal:
                     execution.begin_anew()
@@ -170,7 +190,8 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
         # Bits that came out equal show that this machine computes what the recording one did.
         refuted = differing[:1]
     undecided = [
-        f"step {wrong.step} differs in {wrong.field}, on another kind of machine" for wrong in differing
+        f"{execution.lane}step {wrong.step} differs in {wrong.field}, on another kind of machine"
+        for wrong in differing
     ]
     return ReplayReport(
         steps=tuple(replayed),
@@ -181,9 +202,10 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
 
 
 class Execution:
-    """A recorded run beside the child that executes its recipe."""
+    """A recorded lane beside the child that executes its recipe."""
 
-    def __init__(self, record: Record, timeout: float) -> None:
+    def __init__(self, record: Record, timeout: float, worker: str, lane: int) -> None:
+        self.lane = "" if len(record.lanes) == 1 else f"{worker} lane {lane}: "
         self.steps: dict[int, Receipt] = {}
         self.notes: list[str] = []
         self.at: int | None = None
@@ -191,7 +213,7 @@ class Execution:
         self._ends: dict[int, list[Receipt]] = {}
         self._restarts: set[int] = set()
         resumed = False
-        for receipt in lineage(record.receipts()):
+        for receipt in lineage(record.receipts(worker, lane)):
             step = receipt.fields.get("step", 0)
             if receipt.kind == "resume":
                 resumed = True
@@ -290,10 +312,18 @@ class Execution:
                 field: _tensors(opened.get(field), f"{field} of step {number}")
                 for field in ("batch", "randomness")
             }
-            header = self._environment | {"step": number, "spec": self._record.spec}
+            shared = any(receipt.fields["contribution"])
+            header = self._environment | {"step": number, "spec": self._record.spec, "contribution": shared}
             _, computed = self._exchange(wire.encode(header, states | inputs), self._timeout)
             states, self.at = {}, number
             self._compare(receipt, opened, computed)
+            if shared:
+                self.at = None  # the other ranks' gradients are part of what came next
+                if number < step:
+                    raise NotReplayable(
+                        f"no checkpoint stands between steps {number} and {number + 1} of several ranks"
+                    )
+                return
             for checkpoint in self._ends.get(number, []):
                 self._compare(checkpoint, self._record.opened(checkpoint), computed)
 
@@ -376,7 +406,8 @@ class Execution:
     def _compare(self, receipt: Receipt, opened: dict[str, Opened], computed: dict[str, State]) -> None:
         number, compared = receipt.fields["step"], set()
         # A checkpoint at the end of a run may stand behind a scheduler's step; its state does not.
-        for field in COMPARED if receipt.kind == "step" else STATE:
+        of_step = OWN if any(receipt.fields.get("contribution", b"")) else COMPARED
+        for field in of_step if receipt.kind == "step" else STATE:
             if not any(receipt.fields.get(field, b"")):
                 continue
             if field not in opened:
@@ -392,11 +423,11 @@ class Execution:
             if difference is None:
                 continue
             tensor, expected, found = difference
-            name = field if receipt.kind == "step" else f"checkpoint {field}"
+            name = self.lane + (field if receipt.kind == "step" else f"checkpoint {field}")
             shown = _shown(tensor, opened[field], expected, computed.get(field, {}), found)
             excused = not self._same_machine and field != "hyperparameters"
             raise Differs(Mismatch(number, name, tensor, *shown), excused=excused)
-        if receipt.kind == "step" and not compared & {"gradients", "parameters"}:
+        if receipt.kind == "step" and not compared & {"gradients", "parameters", "contribution"}:
             raise NotReplayable("neither gradients nor parameters are recorded")
 
     def _both(self, field: str, opened: Opened, computed: dict[str, State]) -> tuple[Commitment, Commitment]:

@@ -104,9 +104,9 @@ def ignored_batch(recorder):
     real = recorder.feed
     first = []
 
-    def feed(batch, samples, *, replayable=True):
+    def feed(batch, samples):
         first.append(batch)
-        real(first[0], samples, replayable=replayable)
+        real(first[0], samples)
 
     recorder.feed = feed
 
