@@ -71,7 +71,7 @@ def attach(
             each of them is a step of the run, and a module holds all the models.
         every: Steps between commitments to parameters, optimiser state and buffers, 0 for never; or a
             mapping with some of `gradients`, `parameters`, `optimizer`, `buffers`, `hyperparameters`,
-            `randomness`.
+            `randomness`, and `contribution`, which is 1 where several processes train together and else 0.
         checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last.
         budget: What recording may take of the training's time, for example 0.02. Gradients, state and
             checkpoints then become rarer than `every` says where that is needed, by signed policies and

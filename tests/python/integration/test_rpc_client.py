@@ -473,5 +473,8 @@ def test_interrupting_a_notebook_ends_a_wait(silent: socket.socket) -> None:
 
 
 def value_of(client: BlockingKernelClient, name: str) -> float:
-    reply = client.execute("", user_expressions={name: name}, reply=True, timeout=60)
+    reply = {"content": {"status": "aborted"}}
+    # For a moment after an interrupt, a kernel refuses what was sent before it noticed.
+    while reply["content"]["status"] == "aborted":
+        reply = client.execute("", user_expressions={name: name}, reply=True, timeout=60)
     return float(reply["content"]["user_expressions"][name]["data"]["text/plain"])
