@@ -62,7 +62,8 @@ class ReplayReport:
     """What re-executing steps showed.
 
     Attributes:
-        steps: Steps whose every committed field was reproduced bit for bit, lane after lane.
+        steps: Steps whose every committed field was reproduced bit for bit, lane after lane; those that
+            several ranks made are not among them.
         refuted: Fields that came out otherwise.
         notes: Remarks: steps that could not be replayed and why, how the child was confined.
         undecided: Findings that neither refute the run nor let it count as verified.

@@ -149,6 +149,7 @@ impl Walk<'_> {
         self.checkpoint = Some(self.step);
         self.state.clear();
         self.states.clear();
+        self.applied.clear();
         self.closed = false;
         self.keep_root();
     }

@@ -64,10 +64,15 @@ def train(rank, ranks, folder, cheats):
     recipe = folder.parent / "recipe.py"
     run = counterfoil.torch.open_lane(folder / "run", key=counterfoil.Key.generate(), recipe=recipe)
     noise = torch.Generator().manual_seed(1)
-    if cheats == "noise":
-        for parameter in model.parameters():
-            parameter.register_hook(lambda g: g * (1 + 1e-3 * torch.randn(g.shape, generator=noise)))
     applied = []
+    if cheats in ("noise", "late"):
+        first = 1 if cheats == "late" else 0
+        for parameter in model.parameters():
+            parameter.register_hook(
+                lambda g: (
+                    g * (1 + 1e-3 * torch.randn(g.shape, generator=noise)) if len(applied) >= first else g
+                )
+            )
     with run:
         run.attach(model, optimizer, every=1, checkpoint_every=1)
         for images, digits in run.batches(shard(rank, ranks)):

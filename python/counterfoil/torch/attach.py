@@ -27,7 +27,7 @@ from counterfoil.commit import start
 from counterfoil.errors import InvalidInput, RunClosed
 from counterfoil.torch import collect, resume
 from counterfoil.torch.budget import STATE, Budget, Spent
-from counterfoil.torch.distributed import Contributions, ranks
+from counterfoil.torch.distributed import Contributions, is_distributed
 from counterfoil.torch.hooks import Hooks, innermost
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def attach(
             each of them is a step of the run, and a module holds all the models.
         every: Steps between commitments to parameters, optimiser state and buffers, 0 for never; or a
             mapping with some of `gradients`, `parameters`, `optimizer`, `buffers`, `hyperparameters`,
-            `randomness`, and `contribution`, which is 1 where several processes train together and else 0.
+            `randomness`, and `contribution`, which is 1 under `DistributedDataParallel` and else 0.
         checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last.
         budget: What recording may take of the training's time, for example 0.02. Gradients, state and
             checkpoints then become rarer than `every` says where that is needed, by signed policies and
@@ -114,7 +114,7 @@ def attach(
             )
     if budget is not None and not 0 < budget < 1:
         raise InvalidInput(f"a budget is a share between 0 and 1, found {budget}", where="budget")
-    cadence = _cadence(run, every, checkpoint_every)
+    cadence = _cadence(run, every, checkpoint_every, distributed=is_distributed(model))
     steered = None if budget is None else Budget(budget, cadence, run.spec.get("policy", {}))
     return Recorder(run, collect.Collector(model, inner), cadence, steered, dict(also or {}), restore=restore)
 
@@ -133,9 +133,11 @@ def recorder_of(run: Run) -> Recorder:
     return _active[id(run)]
 
 
-def _cadence(run: Run, every: int | Mapping[str, int], checkpoint_every: int) -> dict[str, int]:
+def _cadence(
+    run: Run, every: int | Mapping[str, int], checkpoint_every: int, *, distributed: bool
+) -> dict[str, int]:
     cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
-    cadence["contribution"] = int(ranks() > 1)
+    cadence["contribution"] = int(distributed)
     cadence |= dict.fromkeys(STATE, every if isinstance(every, int) else 50)
     if not isinstance(every, int):
         unknown = sorted(set(every) - set(cadence))
@@ -286,7 +288,7 @@ class Recorder:
             self._replayable &= plain
             self._batches.append({name: _copy(value) for name, value in leaves.items()})
             self._samples.append(samples())
-            self._fed = True
+            self._fed, self._consumed = True, None
 
     def consumed(self) -> None:
         """Says that training has used the last batch: who draws until the next one belongs to no step."""
@@ -375,8 +377,11 @@ class Recorder:
             fields |= {field: start(getattr(self._collect, field)()) for field in due}
             if due:
                 self._spent.did("state")
-        if self._contributions is not None and self._due("contribution", step):
-            fields["contribution"] = self._contributions.take()
+        alone = True
+        if self._contributions is not None:
+            contribution, alone = self._contributions.take()
+            if self._due("contribution", step):
+                fields["contribution"] = contribution
         with self._spent.on("details"):
             if self._due("hyperparameters", step):
                 fields["hyperparameters"] = self._hyperparameters(optimizer)
@@ -390,7 +395,10 @@ class Recorder:
         with self._spent.on("batch"):
             kept = self._add_batch(fields)
         # Of several optimisers a recipe steps none in particular.
-        lost = self.run.replayable and not (kept and "randomness" in fields and len(self.optimizers) == 1)
+        is_kept = kept and "randomness" in fields and len(self.optimizers) == 1
+        # A gradient scaler's scale is in the contribution, and in no checkpoint that a recipe sees.
+        is_alone = alone and not ("contribution" in fields and any(each.scaled for each in self._hooks))
+        lost = self.run.replayable and not (is_kept and is_alone)
         metrics, self._metrics = self._metrics, {}
         self._unwritten = Unwritten(step, outcome, fields, metrics, NOT_REPLAYABLE * lost)
         self._batches, self._samples = [], []

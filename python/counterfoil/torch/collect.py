@@ -5,7 +5,6 @@ differed between the two would refute honest work. Nothing here commits, records
 """
 
 import array
-import ctypes
 import os
 import platform
 import random
@@ -54,9 +53,6 @@ VARIABLES = (
 
 INDICES, VALUES = "#indices", "#values"
 """What stands behind a parameter's name in the names of its sparse gradient's parts."""
-
-MT19937 = 625 * 4
-"""Bytes of numpy's generator: 624 words and the place of the next one."""
 
 ACCELERATOR = "accelerator"
 """The entry of the environment that names the GPUs of the parameters; the CPU's has none."""
@@ -430,8 +426,8 @@ def _processor() -> str:
     )
 
 
-_read: tuple[tuple[Any, ...], State] = ((), {})
-"""The generators' bytes when they were last read, and what was made of them."""
+_read: tuple[Any, State] = (None, {})
+"""The generators' states when they were last read, and what was made of them."""
 
 
 def randomness() -> State:
@@ -443,38 +439,33 @@ def randomness() -> State:
         InvalidInput: numpy's global generator was replaced by another kind.
     """
     global _read
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    of_devices = [torch.cuda.get_rng_state(index) for index in devices]
-    of_torch = torch.get_rng_state()
-    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    kind = type(generator).__name__
-    if kind != "MT19937":
-        raise InvalidInput(f"numpy's global generator is {kind}, not MT19937", where="numpy")
     of_python = random.getstate()
-    words = ctypes.string_at(generator.ctypes.state_address, MT19937)
-    seen = (words, of_python, *(each.numpy().tobytes() for each in (of_torch, *of_devices)))
-    before = _read[1] if seen == _read[0] else {}
-    # A normal variate that waits is not among the words; without one, only a draw changes anything.
-    if before and not before["numpy/has_gauss"]:
-        return before
     legacy = np.random.get_state(legacy=False)
-    if before and (before["numpy/has_gauss"], before["numpy/gauss"]) == (
-        legacy["has_gauss"],
-        legacy["gauss"],
-    ):
-        return before
+    if legacy["bit_generator"] != "MT19937":
+        raise InvalidInput(
+            f"numpy's global generator is {legacy['bit_generator']}, not MT19937", where="numpy"
+        )
+    words = np.array(legacy["state"]["key"])
+    of_numpy = (int(legacy["state"]["pos"]), int(legacy["has_gauss"]), float(legacy["gauss"]))
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    of_torch = [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in devices)]
+    seen = (of_python, words.tobytes(), of_numpy, *(each.numpy().tobytes() for each in of_torch))
+    before, known = _read  # once: another thread may read as well
+    if seen == before:
+        return known
     version, internal, gauss = of_python
+    position, has_gauss, waiting = of_numpy
     state: State = {
-        "torch": of_torch,
-        "numpy/key": np.array(legacy["state"]["key"]),
-        "numpy/position": int(legacy["state"]["pos"]),
-        "numpy/has_gauss": int(legacy["has_gauss"]),
-        "numpy/gauss": float(legacy["gauss"]),
+        "torch": of_torch[0],
+        "numpy/key": words,
+        "numpy/position": position,
+        "numpy/has_gauss": has_gauss,
+        "numpy/gauss": waiting,
         "python/version": version,
         "python/state": np.frombuffer(array.array("I", internal), np.uint32),
         "python/gauss": gauss,
     }
-    state |= {f"cuda/{index}": each for index, each in enumerate(of_devices)}
+    state |= {f"cuda/{index}": each for index, each in enumerate(of_torch[1:])}
     _read = (seen, state)
     return state
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from counterfoil import Alias, Run
 from counterfoil.commit import Description, Pending, commit_tensors, start
-from counterfoil.errors import CounterfoilError
+from counterfoil.errors import InvalidInput
 from counterfoil.torch.collect import gradient
 
 if TYPE_CHECKING:
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from counterfoil.torch.collect import Collector
 
 
-def ranks() -> int:
-    """Processes of the training: 1 unless `torch.distributed` was initialised."""
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
+def is_distributed(model: torch.nn.Module) -> bool:
+    """Whether the gradients of a model, or of a part of it, are reduced over several processes."""
+    return any(isinstance(each, DistributedDataParallel) for each in model.modules())
 
 
 def open_lane(path: str | os.PathLike[str], *, key: Key | None = None, **options: Any) -> Run:
@@ -42,21 +42,22 @@ def open_lane(path: str | os.PathLike[str], *, key: Key | None = None, **options
         options: As of `Run.create`, for rank 0.
 
     Raises:
-        CounterfoilError: What `Run.create` says on rank 0, on every rank; or `Run.join` on this one.
+        InvalidInput: Rank 0 could not create the run.
+        CounterfoilError: What `Run.create` says on rank 0, `Run.join` on the others.
     """
     rank = torch.distributed.get_rank()
-    failed: list[CounterfoilError | None] = [None]
-    run = None
+    failed = [""]
     if rank == 0:
         try:
             run = Run.create(path, key=key, **options)
-        except CounterfoilError as refused:
-            failed = [refused]
-    # Nobody may wait for ever for a run that is not there.
+        except BaseException as refused:
+            # Nobody may wait for ever for a run that is not there.
+            torch.distributed.broadcast_object_list([f"{type(refused).__name__}: {refused}"], src=0)
+            raise
     torch.distributed.broadcast_object_list(failed, src=0)
-    if failed[0] is not None:
-        raise failed[0]
-    return run or Run.join(Path(path), lane=rank, rank=rank, key=key)
+    if failed[0]:
+        raise InvalidInput(f"rank 0 could not create the run: {failed[0]}", where=str(path))
+    return run if rank == 0 else Run.join(Path(path), lane=rank, rank=rank, key=key)
 
 
 class Contributions:
@@ -69,19 +70,32 @@ class Contributions:
     def __init__(self, collector: Collector, is_due: Callable[[], bool]) -> None:
         self._collector, self._is_due = collector, is_due
         self._taken: dict[int, Pending] = {}
+        self._reducers = [m for m in collector.model.modules() if isinstance(m, DistributedDataParallel)]
+        # Its forward pass computes with the other ranks' batches as well.
+        self._apart = not any(isinstance(m, torch.nn.SyncBatchNorm) for m in collector.model.modules())
+        self._reduced: set[int] = set()
+        self._mixed = False
         self._names = {id(parameter): names for names, parameter in collector.named_parameters()}
         trained = [parameter for _, parameter in collector.named_parameters() if parameter.requires_grad]
         self._handles = [each.register_post_accumulate_grad_hook(self._take) for each in trained]
 
     def _take(self, parameter: torch.Tensor) -> None:
+        # What is added to a gradient that was reduced before stands on the other ranks' as well.
+        self._mixed |= id(parameter) in self._reduced
+        if any(each.require_backward_grad_sync for each in self._reducers):
+            self._reduced.add(id(parameter))
         if self._is_due():
             self._taken[id(parameter)] = start(gradient(self._names[id(parameter)], parameter.grad))
 
-    def take(self) -> Pending:
-        """What was computed since the last call, under the parameters' names; absent where nothing was."""
+    def take(self) -> tuple[Pending, bool]:
+        """What was computed since the last call, and whether this rank computed all of it alone.
+
+        It stands under the parameters' names; absent where nothing was computed.
+        """
         taken, self._taken = self._taken, {}
+        alone, self._mixed = self._apart and not self._mixed, False
+        self._reduced.clear()
         named = [(names, taken.get(id(parameter))) for names, parameter in self._collector.named_parameters()]
-        pending = [each for _, each in named if each is not None]
 
         def finish() -> Commitment:
             whole: dict[str, Description | Alias | None] = {}
@@ -94,8 +108,10 @@ class Contributions:
                     whole[entry.name] = Alias(entry.target) if entry.target else dense
             return commit_tensors(whole)
 
-        fallback = any(each.fallback for each in pending)
-        return Pending(finish, done=False, fallback=fallback)
+        done = all(each.done for each in taken.values())
+        fallback = any(each.fallback for each in taken.values())
+        whole = finish() if done else None
+        return Pending(finish if whole is None else lambda: whole, done=done, fallback=fallback), alone
 
     def remove(self) -> None:
         """Takes the hooks off the parameters."""

@@ -40,12 +40,16 @@ class Callback(TrainerCallback):
         if self._watched is model:
             return  # trained before, and now further
 
+        def is_trained(module: torch.nn.Module) -> bool:
+            # Copies of the model carry these hooks too.
+            return module is model and module.training and torch.is_grad_enabled()
+
         def before(module: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            if module.training and torch.is_grad_enabled():
+            if is_trained(module):
                 recorder.feed({str(place): each for place, each in enumerate(given)} | named)
 
         def behind(module: torch.nn.Module, _given: Any, _output: Any) -> None:
-            if module.training and torch.is_grad_enabled():
+            if is_trained(module):
                 recorder.consumed()
 
         handles = [

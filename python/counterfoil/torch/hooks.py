@@ -72,6 +72,8 @@ def _observe() -> None:
         except InvalidInput:
             hooks = None
         begun = hooks.begun if hooks else 0
+        if hooks is not None:
+            hooks.scaled = True
         result: float | None = scaler_step(scaler, optimizer, *args, **kwargs)
         if hooks is not None and hooks.begun == begun:
             hooks.left_out()
@@ -97,6 +99,7 @@ class Hooks(Generic[Taken]):
         done: Callable[[Callable[[], tuple[Taken | None, bool]]], None],
     ) -> None:
         self.begun = 0
+        self.scaled = False
         self._optimizer, self._begin, self._take = optimizer, begin, take
         self._same, self._done = same, done
         self._probing = not type(optimizer).__module__.startswith("torch.optim")

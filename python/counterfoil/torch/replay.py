@@ -10,6 +10,7 @@ recording one's, a difference is not held against the run.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import signal
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from counterfoil import Chain, Commitment, Entry, Opened, Receipt, Verdict
 
 COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
-OWN = ("hyperparameters", "contribution", "metrics")
+OWN = ("contribution",)
 """What is compared of a step, and of one that several ranks made: what one of them computed alone."""
 ROOM = 64 << 20
 LIVES = 4
@@ -84,8 +85,8 @@ def replay(
         signer, require, chain, trusted_blocks: As for `counterfoil.verify`.
         timeout: Seconds a step may take.
 
-    Of each lane the chosen steps are executed. A step of several ranks needs a checkpoint just before it, and what its
-    rank computed alone is compared: its contribution.
+    Of each lane the chosen steps are executed. A step of several ranks needs a checkpoint just before it, and only what
+    its rank computed alone is compared, its contribution: such a step does not count as replayed.
 
     Returns:
         The verdict, its Transition line counting the steps that came out bit-exact.
@@ -154,9 +155,13 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
     last = max((len(each.steps) for each in lanes), default=0)
     found = ReplayReport(())
     for execution in lanes:
-        chosen = [step for step in choose(steps, last) if step in execution.steps]
-        if chosen and not found.refuted:
+        every = choose(steps, last)
+        chosen = [step for step in every if step in execution.steps]
+        if execution.steps and not found.refuted:
             seen = _re_execute(execution, chosen)
+            if len(chosen) < len(every):
+                note = f"{execution.lane}has {len(chosen)} of the {len(every)} chosen steps"
+                seen = dataclasses.replace(seen, notes=(*seen.notes, note))
             found = ReplayReport(
                 found.steps + seen.steps,
                 seen.refuted,
@@ -168,6 +173,7 @@ def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> Re
 
 def _re_execute(execution: Execution, chosen: Sequence[int]) -> ReplayReport:
     replayed: list[int] = []
+    contributed: list[int] = []
     notes: list[str] = []
     differing: list[Mismatch] = []
     refuted: list[Mismatch] = []
@@ -175,7 +181,7 @@ def _re_execute(execution: Execution, chosen: Sequence[int]) -> ReplayReport:
         for step in chosen:
             try:
                 execution.reach(step)
-                replayed.append(step)
+                (contributed if execution.is_shared(step) else replayed).append(step)
             except NotReplayable as reason:
                 notes.append(f"{execution.lane}step {step} not replayed: {reason}")
                 execution.at = None
@@ -190,9 +196,14 @@ def _re_execute(execution: Execution, chosen: Sequence[int]) -> ReplayReport:
         # Bits that came out equal show that this machine computes what the recording one did.
         refuted = differing[:1]
     undecided = [
-        f"{execution.lane}step {wrong.step} differs in {wrong.field}, on another kind of machine"
+        f"step {wrong.step} differs in {wrong.field}, on another kind of machine or behind what the recipe keeps"
         for wrong in differing
     ]
+    if contributed:
+        notes.append(
+            f"{execution.lane}its contribution to {len(contributed)} steps was computed again, bit-exact; what several "
+            "ranks made of theirs is not executed again"
+        )
     return ReplayReport(
         steps=tuple(replayed),
         refuted=tuple(refuted),
@@ -269,6 +280,10 @@ class Execution:
             self.__enter__()
             self._greeted = False
 
+    def is_shared(self, step: int) -> bool:
+        """Whether several ranks made a step, by its receipt."""
+        return any(self.steps[step].fields["contribution"])
+
     def reach(self, step: int) -> None:
         """Executes from the nearest checkpoint, or from where the child stands, up to a step.
 
@@ -294,7 +309,8 @@ class Execution:
             try:
                 self._execute(starts[0], step)
             except NotReplayable:
-                raise found from None
+                # Of a step of several ranks, none before it is executed, and what a recipe keeps is not known.
+                raise Differs(found.mismatch, excused=found.excused or self.is_shared(step)) from None
 
     def _execute(self, start: int, step: int) -> None:
         states: dict[str, State] = {}
@@ -312,7 +328,7 @@ class Execution:
                 field: _tensors(opened.get(field), f"{field} of step {number}")
                 for field in ("batch", "randomness")
             }
-            shared = any(receipt.fields["contribution"])
+            shared = self.is_shared(number)
             header = self._environment | {"step": number, "spec": self._record.spec, "contribution": shared}
             _, computed = self._exchange(wire.encode(header, states | inputs), self._timeout)
             states, self.at = {}, number

@@ -543,5 +543,16 @@ def test_randomness_is_read_anew_when_a_generator_was_used():
         assert _as_bytes(before) == _as_bytes(after)
 
 
+def test_a_state_of_numpy_that_was_put_back_is_read_anew():
+    """The words of its generator are the same with and without a normal variate that waits."""
+    np.random.seed(0)
+    np.random.randn()
+    kept = np.random.get_state()
+    np.random.randn()
+    assert collect.randomness()["numpy/has_gauss"] == 0
+    np.random.set_state(kept)
+    assert collect.randomness()["numpy/has_gauss"] == 1
+
+
 def _as_bytes(state):
     return {name: value if value is None else np.asarray(value).tobytes() for name, value in state.items()}

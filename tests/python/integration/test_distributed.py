@@ -21,7 +21,7 @@ def recorded(request, tmp_path_factory):
     """A folder for each scenario, and how many ranks there were."""
     folder = tmp_path_factory.mktemp(f"ranks{request.param}")
     (folder / "recipe.py").write_text(trained.RECIPE)
-    scenarios = ["honest", "noise", "drop", "alone"]
+    scenarios = ["honest", "noise", "late", "drop", "alone"]
     for name in scenarios:
         (folder / name).mkdir()
     with socket.socket() as free:
@@ -92,7 +92,10 @@ def test_honest_ranks_are_verified_and_replayed(recorded):
     note = f"{count} ranks contributed; at {trained.STEPS} steps they are shown to have applied one gradient"
     assert note in verdict.notes
     verdict = replay(folder / "honest/run", recipe=counterfoil.Record(folder / "honest/run").recipe_digest)
-    assert f"replayed {count * trained.STEPS} of {count * trained.STEPS}" in verdict.transition
+    # What all ranks made of their contributions is not executed, so that none of these counts as replayed.
+    assert verdict.status == "verified" and "bit-exact" not in verdict.transition
+    reproduced = f"its contribution to {trained.STEPS} steps was computed again, bit-exact"
+    assert len([note for note in verdict.notes if reproduced in note]) == count
 
 
 @pytest.mark.parametrize("cheat", ["noise", "drop"])
@@ -105,6 +108,33 @@ def test_a_rank_that_contributes_something_else_than_its_batch_gives_is_named(re
     (edge,) = refused.value.verdict.broken
     worker = next(w for w, lane in counterfoil.Record(folder / cheat / "run").lanes if lane == count - 1)
     assert f"{worker} lane {count - 1}: contribution" in edge.edge
+
+
+def test_a_difference_behind_the_first_checkpoint_is_no_accusation(recorded):
+    """A recipe may keep what no checkpoint holds, and the steps before are not executed."""
+    folder, count = recorded
+    verdict = replay(folder / "late/run", "2", run_untrusted=True)
+    assert verdict.status == "undecided"
+    (named,) = [text for text in verdict.missing if "contribution" in text]
+    assert f"lane {count - 1}" in named
+
+
+def test_a_contribution_that_nobody_shares_hides_no_step_from_replay(tmp_path):
+    """Whoever adds one to the receipts of a single process gains nothing: its steps do not count as replayed."""
+    torch.set_num_threads(1)
+    (tmp_path / "recipe.py").write_text(trained.RECIPE)
+    model = trained.build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with counterfoil.Run.create(tmp_path / "run", recipe=tmp_path / "recipe.py") as run:
+        run.attach(model, optimizer, every={"contribution": 1}, checkpoint_every=1)
+        for images, digits in run.batches(trained.shard(0, 1)):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(images), digits).backward()
+            for parameter in model.parameters():
+                parameter.grad.mul_(-7)
+            optimizer.step()
+    verdict = replay(tmp_path / "run", recipe=counterfoil.Record(tmp_path / "run").recipe_digest)
+    assert "bit-exact" not in verdict.transition
 
 
 def test_a_rank_that_applies_something_else_is_named(recorded):
