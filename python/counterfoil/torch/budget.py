@@ -126,7 +126,7 @@ class Budget:
             # Each part may use most of what is left, and leaves something to those behind it.
             share = room if number == len(STEERED) else 0.6 * room
             wanted = math.ceil(cost / share) if share > 0 else RAREST
-            for name in names:
+            for name in chosen.keys() & names:
                 chosen[name] = self._within(name, wanted)
             room -= cost / max(chosen[names[0]], 1)
         return chosen if self._is_worth_it(cadence, chosen) else dict(cadence)

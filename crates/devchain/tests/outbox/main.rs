@@ -244,7 +244,7 @@ fn check_chain(world: &World, outbox: &Outbox, is_registered: bool) -> Result<()
 }
 
 fn schedules() -> u64 {
-    std::env::var("OUTBOX_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("OUTBOX_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
 }
 
 fn quiet() {
