@@ -16,6 +16,7 @@ pub use bundle::{Bundle, BundleError};
 pub use contradiction::{Contradiction, ContradictionKind, NoContradiction};
 pub use event_proof::{EventProof, EventProofError};
 pub use frame::{FieldOpening, Frame, FrameError, Openable, OpeningFrame, PartOpening};
+#[cfg(feature = "io")]
 pub(crate) use frame::{encode_layout, layout_digest};
 pub use log::{Log, Mark, Shown, Source};
 pub use opened::{Opened, OpeningError};
