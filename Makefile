@@ -198,6 +198,9 @@ clean: ## Remove .venv and everything built
 		echo '       Smaller: make TORCH=cpu. A torch that $(PYTHON) can import is reused.'; \
 		$(UV) --requirements pyproject.toml --extra torch; \
 	fi
+	@# Where nothing writes bytecode, every process of a test would compile torch anew, for seven seconds.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import compileall, sysconfig; \
+		compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2, workers=0)'
 	@touch $@
 
 .venv/.extension: $(RUST_SOURCES) pyproject.toml .venv/.dependencies

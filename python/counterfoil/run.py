@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from counterfoil import _native, records
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
 from counterfoil.anchoring import Anchoring, AnyChain, attempt
@@ -284,6 +286,52 @@ class Run:
         """
         self._write()
         return self._ledger.record("checkpoint", {"step": step}, dict(fields))
+
+    def record_round(
+        self, round: int, party: int, *, received: Commitment, sent: Commitment, metrics: Commitment
+    ) -> int:
+        """Signs what this party of a federation received and sent; see `counterfoil.federated`.
+
+        Args:
+            round: Number of the round, by whoever aggregates.
+            party: The number by which the engine knows the sender.
+            received: State commitment to the arrays that came.
+            sent: To those of the answer.
+            metrics: To the numbers beside them, such as how many examples there were.
+        """
+        self._write()
+        fields = {"received": received, "sent": sent, "metrics": metrics}
+        return self._ledger.record("round", {"round": round, "party": party}, fields)
+
+    def record_aggregation(self, round: int, *, inputs: Mapping[str, bytes], output: Commitment) -> int:
+        """Signs what was made of several parties' answers; see `counterfoil.federated`.
+
+        Args:
+            round: Number of the round.
+            inputs: Digests of the round receipts that went in, 32 bytes each, by `<worker>/<lane>` with the
+                worker's address in lower case. Verification demands that these ledgers hold them.
+            output: State commitment to the arrays that came out.
+        """
+        self._write()
+        digests = {name: np.frombuffer(digest, np.uint8) for name, digest in inputs.items()}
+        fields = {"inputs": commit_tensors(digests, keep=True), "output": output}
+        return self._ledger.record("aggregation", {"round": round}, fields)
+
+    def record_observed_head(self, worker: str, lane: int, *, size: int, root: bytes) -> int:
+        """Signs that another lane of this run has come this far, as the tree head says that its writer gave.
+
+        Verification refutes a run whose lane does not contain a head that was observed, and an anchor of this lane
+        dates the other one up to there.
+
+        Args:
+            worker: Address of the lane's worker.
+            lane: Its number.
+            size: Receipts that the head speaks of.
+            root: Root over them, 32 bytes.
+        """
+        self._write()
+        values = {"observedWorker": worker, "observedLane": lane, "size": size, "root": root}
+        return self._ledger.record("observed-head", values, {})
 
     def record_files(self, path: str | os.PathLike[str]) -> int:
         """Signs which files hold a checkpoint of the last step, whatever saved them.

@@ -89,6 +89,8 @@ pub const GENESIS: u16 = 1;
 pub const JOIN: u16 = 2;
 /// One optimiser step.
 pub const STEP: u16 = 3;
+/// What one party of a federation received and sent.
+pub const ROUND: u16 = 4;
 /// A complete state from which training can continue.
 pub const CHECKPOINT: u16 = 5;
 /// The lane is written again after it was closed or interrupted.
@@ -97,6 +99,10 @@ pub const RESUME: u16 = 6;
 pub const CLOSE: u16 = 7;
 /// The cadences in force from a later step on.
 pub const POLICY: u16 = 8;
+/// What was made of several parties' round receipts.
+pub const AGGREGATION: u16 = 15;
+/// The tree head of another log, as its writer gave it.
+pub const OBSERVED_HEAD: u16 = 18;
 
 /// All kinds: those with fields are implemented, the others are reserved names and numbers.
 pub const KINDS: [Kind; 20] = [
@@ -146,7 +152,18 @@ pub const KINDS: [Kind; 20] = [
             commitment("extensions"),
         ],
     },
-    reserved(4, "round"),
+    Kind {
+        number: ROUND,
+        name: "round",
+        type_name: "RoundV1",
+        fields: &[
+            unsigned("round", 64),
+            unsigned("party", 64),
+            commitment("received"),
+            commitment("sent"),
+            commitment("metrics"),
+        ],
+    },
     Kind {
         number: CHECKPOINT,
         name: "checkpoint",
@@ -205,10 +222,25 @@ pub const KINDS: [Kind; 20] = [
     reserved(12, "evaluation"),
     reserved(13, "release"),
     reserved(14, "output"),
-    reserved(15, "aggregation"),
+    Kind {
+        number: AGGREGATION,
+        name: "aggregation",
+        type_name: "AggregationV1",
+        fields: &[unsigned("round", 64), commitment("inputs"), commitment("output")],
+    },
     reserved(16, "replay"),
     reserved(17, "fingerprint"),
-    reserved(18, "observed-head"),
+    Kind {
+        number: OBSERVED_HEAD,
+        name: "observed-head",
+        type_name: "ObservedHeadV1",
+        fields: &[
+            address("observedWorker"),
+            unsigned("observedLane", 32),
+            unsigned("size", 64),
+            digest("root"),
+        ],
+    },
     reserved(19, "delegation"),
     reserved(20, "revocation"),
 ];

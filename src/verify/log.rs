@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delegated::Delegates;
+use super::heads::{Heads, Observed, check_anchors};
 use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
 use super::prepared::{Content, Prepared, batches};
 use super::ranks::Rank;
 use super::specification::{Genesis, Specification};
+use super::states::{Same, same, states_at};
 use super::{Evidence, Findings, LogFindings};
 use crate::commit::merkle::CompactRange;
 use crate::commit::{State, leaf_hash};
@@ -22,7 +24,7 @@ struct Walk<'a> {
     genesis: &'a Genesis,
     specification: &'a Specification,
     tree: CompactRange,
-    /// Roots at the sizes that anchors speak of.
+    /// Roots at the sizes of heads and anchors.
     roots: BTreeMap<u64, Digest>,
     wanted: BTreeSet<u64>,
     /// Digest of the receipt before; none when it is withheld.
@@ -44,6 +46,10 @@ struct Walk<'a> {
     states: BTreeMap<u64, [u64; STATE.len()]>,
     /// Roots of the opened gradients to which this rank contributed, by the steps that lead here.
     applied: BTreeMap<u64, Digest>,
+    /// What it says of other logs and to them.
+    observed: Vec<Observed>,
+    rounds: Vec<(Digest, u64)>,
+    aggregations: Vec<(String, u64, State)>,
     /// Whether what comes next is to be compared with the state before a resume.
     is_resumed: bool,
     closed: bool,
@@ -57,7 +63,7 @@ pub(super) fn check(
     specification: &Specification,
     evidence: &Evidence<'_>,
     findings: &mut Findings,
-) -> Rank {
+) -> (Heads, Rank) {
     let owns_genesis = log.worker == genesis.body.address("owner") && log.lane == 0;
     let own = evidence.anchors.iter().filter(|anchor| (anchor.worker, anchor.lane) == (log.worker, log.lane));
     let mut walk = Walk {
@@ -78,6 +84,9 @@ pub(super) fn check(
         state: Vec::new(),
         states: BTreeMap::new(),
         applied: BTreeMap::new(),
+        observed: Vec::new(),
+        rounds: Vec::new(),
+        aggregations: Vec::new(),
         is_resumed: false,
         closed: false,
         delegates: Delegates::new(log, genesis.body.bytes32("run")),
@@ -100,8 +109,26 @@ pub(super) fn check(
     if log.size() == 0 {
         findings.broken(format!("{}: first receipt", walk.place()), "genesis or join", "an empty ledger");
     }
-    check_anchors(&walk, evidence, findings);
-    let rank = Rank { place: walk.place(), applied: std::mem::take(&mut walk.applied) };
+    let heads = Heads {
+        place: walk.place(),
+        worker: log.worker,
+        lane: log.lane,
+        size: log.size(),
+        is_whole: log.shown() as u64 == log.size(),
+        roots: std::mem::take(&mut walk.roots),
+        observed: std::mem::take(&mut walk.observed),
+    };
+    check_anchors(&heads, genesis.body.bytes32("run"), evidence, findings);
+    let rank = Rank {
+        place: walk.place(),
+        worker: log.worker,
+        lane: log.lane,
+        is_whole: heads.is_whole,
+        applied: std::mem::take(&mut walk.applied),
+        rounds: std::mem::take(&mut walk.rounds),
+        aggregations: std::mem::take(&mut walk.aggregations),
+    };
+    findings.rounds += rank.rounds.len() as u64;
     findings.steps += walk.steps.len() as u64;
     let flagged = |flag: u64| walk.steps.iter().filter(|(_, flags)| flags & flag != 0).count() as u64;
     findings.skipped += flagged(policy::SKIPPED);
@@ -114,7 +141,7 @@ pub(super) fn check(
         closed: walk.closed,
         signed: walk.delegates.signed,
     });
-    rank
+    (heads, rank)
 }
 
 impl Walk<'_> {
@@ -216,6 +243,23 @@ impl Walk<'_> {
         let gradients = opened.iter().find(|(name, _)| *name == "gradients");
         if kind.number == schema::STEP && body.bytes32("contribution") != Digest::ZERO {
             self.applied.extend(gradients.map(|(_, state)| (self.step, state.commitment().root)));
+        }
+        match kind.number {
+            schema::OBSERVED_HEAD => self.observed.push(Observed {
+                place: place.clone(),
+                position,
+                worker: body.address("observedWorker"),
+                lane: body.unsigned("observedLane") as u32,
+                size: body.unsigned("size"),
+                root: body.bytes32("root"),
+            }),
+            schema::ROUND => self.rounds.push((receipt.digest, body.unsigned("round"))),
+            schema::AGGREGATION => {
+                let inputs = opened.iter().find(|(name, _)| *name == "inputs");
+                self.aggregations
+                    .extend(inputs.map(|(_, state)| (place.clone(), body.unsigned("round"), state.clone())));
+            }
+            _ => {}
         }
         self.same_state(body, before, opened, &place, findings);
         if [schema::STEP, schema::CHECKPOINT].contains(&kind.number) {
@@ -480,68 +524,7 @@ impl Walk<'_> {
             findings.broken(place, head.root(), self.tree.root());
         } else {
             self.unbound = false;
+            self.roots.insert(head.size(), head.root());
         }
     }
-}
-
-/// The parts of a state as the receipts at these positions opened them, whose openings were checked before.
-fn states_at(log: &Log, positions: &[u64; STATE.len()]) -> States {
-    let part = |(name, position): (&&'static str, &u64)| {
-        let shown = log.at(*position).ok()??;
-        let body = Body::decode(Kind::from_number(shown.receipt.kind)?, &shown.receipt.body).ok()?;
-        let index = body.kind().fields.iter().position(|field| field.name == *name)?;
-        let field = shown.fields.iter().find(|field| usize::from(field.index) == index)?;
-        Some((*name, log.open(field, body.bytes32(name)).ok()?.state))
-    };
-    STATE.iter().zip(positions).filter_map(part).collect()
-}
-
-/// A recorded head that this log does not contain is a truncation or a second history.
-fn check_anchors(walk: &Walk<'_>, evidence: &Evidence<'_>, findings: &mut Findings) {
-    let own = |worker: Address, lane: u32| worker == walk.log.worker && lane == walk.log.lane;
-    for anchor in evidence.anchors.iter().filter(|anchor| own(anchor.worker, anchor.lane)) {
-        let run = walk.genesis.body.bytes32("run");
-        let (name, size) = (&anchor.name, anchor.size);
-        match walk.roots.get(&size) {
-            _ if anchor.run != run => findings.broken(format!("{name}: run"), run, anchor.run),
-            _ if size == 0 => findings.broken(format!("{name}: size"), "at least 1", 0),
-            Some(root) if *root == anchor.root => findings.anchored.push(anchor.clone()),
-            Some(actual) => {
-                let place = format!("{name}: root over the first {size} receipts");
-                findings.broken(place, anchor.root, actual);
-            }
-            None if size > walk.log.size() => {
-                let found = format!("{} receipts", walk.log.size());
-                findings.broken(format!("{name}: receipts of the ledger"), format!("at least {size}"), found);
-            }
-            None => findings
-                .undecided
-                .push(format!("{name}: its {size} receipts end among withheld ones, and were not compared")),
-        }
-    }
-}
-
-/// What can be said of two records of one state.
-enum Same<'a> {
-    Equal,
-    /// This tensor is in blocks, of which the other record knows nothing; the rest is equal.
-    Unknown(&'a str),
-    Different,
-}
-
-fn same<'a>(step: &'a State, checkpoint: &State) -> Same<'a> {
-    let (ours, theirs) = (step.entries(), checkpoint.entries());
-    if ours.len() != theirs.len() {
-        return Same::Different;
-    }
-    let mut found = Same::Equal;
-    for (our, their) in ours.iter().zip(theirs).filter(|(our, their)| our != their) {
-        let in_blocks = our.has_root() && their.has_root() && !(our.is_dense() && their.is_dense());
-        // One dtype and one shape under one name, or it is another state whatever the blocks are.
-        if !in_blocks || our.name != their.name || our.measured() != their.measured() {
-            return Same::Different;
-        }
-        found = Same::Unknown(&our.name);
-    }
-    found
 }

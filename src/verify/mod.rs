@@ -7,6 +7,7 @@
 
 mod contents;
 mod delegated;
+mod heads;
 mod lines;
 mod log;
 mod openings;
@@ -14,6 +15,7 @@ mod policy;
 mod prepared;
 mod ranks;
 mod specification;
+mod states;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -159,6 +161,10 @@ pub struct Findings {
     pub ranks: u64,
     /// Steps at which several of them are shown to have applied the same gradient.
     pub agreed: u64,
+    /// Round receipts shown.
+    pub rounds: u64,
+    /// Logs that show fewer steps than the others that contributed.
+    pub behind: Vec<String>,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.
@@ -198,11 +204,15 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let mut findings = Findings::default();
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
-    let mut ranks = Vec::new();
+    let (mut heads, mut ranks) = (Vec::new(), Vec::new());
     for log in evidence.logs {
         findings.dropped_bytes += log.dropped_bytes;
-        ranks.push(log::check(log, &genesis, &specification, evidence, &mut findings));
+        let (found, rank) = log::check(log, &genesis, &specification, evidence, &mut findings);
+        heads.push(found);
+        ranks.push(rank);
     }
+    heads::check_observed(&heads, genesis.body.bytes32("run"), &mut findings);
     ranks::compare(&ranks, &mut findings);
+    ranks::check_inputs(&ranks, &mut findings);
     findings
 }

@@ -1,16 +1,25 @@
-//! What several ranks of one training said of the same steps.
+//! What several parties of one training said of the same steps and rounds.
 
 use std::collections::BTreeMap;
 
 use super::Findings;
-use crate::primitives::Digest;
+use crate::commit::{State, leaf_hash};
+use crate::primitives::{Address, Digest};
 
-/// The applied gradients that one rank's log opens.
+/// What one log opens of the work that it shares with others.
 pub(super) struct Rank {
     /// Which log, for edges.
     pub(super) place: String,
-    /// Their roots, by step: those of a step that also has a contribution.
+    pub(super) worker: Address,
+    pub(super) lane: u32,
+    /// Whether nothing is withheld.
+    pub(super) is_whole: bool,
+    /// Roots of the applied gradients by step, of those steps that also have a contribution.
     pub(super) applied: BTreeMap<u64, Digest>,
+    /// Digests of its round receipts, each with its round.
+    pub(super) rounds: Vec<(Digest, u64)>,
+    /// Its aggregation receipts: which, of which round, and the opened inputs.
+    pub(super) aggregations: Vec<(String, u64, State)>,
 }
 
 /// Ranks that contribute to one step apply one gradient. Who applied another one than most is named;
@@ -33,6 +42,41 @@ pub(super) fn compare(ranks: &[Rank], findings: &mut Findings) {
                 findings.broken(place, "the gradient that most ranks applied", actual);
             } else if *actual != root {
                 findings.broken(format!("{place}: gradients of step {step} <- other ranks"), root, actual);
+            }
+        }
+    }
+    let contributing = ranks.iter().filter(|rank| !rank.applied.is_empty());
+    let last = contributing.clone().filter_map(|rank| rank.applied.keys().max()).max().copied().unwrap_or(0);
+    for rank in contributing {
+        let own = rank.applied.keys().max().copied().unwrap_or(0);
+        if own < last {
+            findings.behind.push(format!(
+                "{}: shows no contribution after step {own}; others do up to step {last}",
+                rank.place
+            ));
+        }
+    }
+}
+
+/// What was aggregated are round receipts of this run, of the same round, each party's own.
+pub(super) fn check_inputs(ranks: &[Rank], findings: &mut Findings) {
+    let name = |rank: &Rank| format!("{:#x}/{}", rank.worker, rank.lane);
+    let is_whole: BTreeMap<String, bool> = ranks.iter().map(|rank| (name(rank), rank.is_whole)).collect();
+    // An entry's root over 32 bytes is the hash of one leaf.
+    let rounds = ranks.iter().flat_map(|rank| {
+        rank.rounds.iter().map(move |(digest, round)| ((name(rank), leaf_hash(&digest.0)), *round))
+    });
+    let rounds: BTreeMap<(String, Digest), u64> = rounds.collect();
+    for (place, round, inputs) in ranks.iter().flat_map(|rank| &rank.aggregations) {
+        for entry in inputs.entries() {
+            let place = format!("{place}: inputs <- round receipt of {}", entry.name);
+            match rounds.get(&(entry.name.clone(), entry.root())) {
+                Some(found) if found == round => {}
+                Some(found) => findings.broken(place, format!("round {round}"), format!("round {found}")),
+                None if is_whole.get(&entry.name) == Some(&true) => {
+                    findings.broken(place, "one of its round receipts", "none of them");
+                }
+                None => findings.undecided.push(format!("{place}: not shown")),
             }
         }
     }

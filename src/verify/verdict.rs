@@ -226,7 +226,7 @@ fn missing(
             missing.push(text);
         }
     };
-    want(findings.steps > 0, "no step is shown: there is nothing to check yet".into());
+    want(findings.steps + findings.rounds > 0, "no step is shown: there is nothing to check yet".into());
     let (shown, receipts) = shown(findings);
     want(
         shown == receipts,
@@ -310,6 +310,7 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
             "{ranks} ranks contributed; at {agreed} steps they are shown to have applied one gradient"
         ));
     }
+    notes.extend(findings.behind.iter().cloned());
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }

@@ -12,12 +12,11 @@ use counterfoil::chain::{
 };
 use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::{LedgerError, RunFolder};
-use counterfoil::primitives::Address;
 use counterfoil::verify::Standing;
 use counterfoil_devchain::DevChain;
 use pyo3::prelude::*;
 
-use crate::gateway::{enter, error, raise};
+use crate::gateway::{address, enter, error, raise};
 use crate::keys::Key;
 
 /// How often a waiting call looks whether the user interrupted it.
@@ -247,11 +246,6 @@ fn wait<T: Send + 'static>(
             }
         }
     }
-}
-
-fn address(py: Python<'_>, text: &str) -> PyResult<Address> {
-    let message = || format!("{text:?} is no address (0x and 40 hexadecimal digits)");
-    text.parse().map_err(|_| error(py, "invalid-input", &message(), [None, None, None]))
 }
 
 fn json(py: Python<'_>, text: &str) -> PyResult<serde_json::Value> {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use counterfoil::commit::Watch;
-use counterfoil::primitives::Report;
+use counterfoil::primitives::{Address, Report};
 use pyo3::prelude::*;
 
 use crate::keys;
@@ -87,6 +87,12 @@ pub(crate) fn position(py: Python<'_>, what: &str, given: &Bound<'_, PyAny>) -> 
         let evidence = [Some("0 to 2^64 - 1".into()), Some(given.to_string()), Some(what.into())];
         error(py, "invalid-input", &format!("{what} must be a position, found {given}"), evidence)
     })
+}
+
+/// An address as Python has it.
+pub(crate) fn address(py: Python<'_>, text: &str) -> PyResult<Address> {
+    let message = || format!("{text:?} is no address (0x and 40 hexadecimal digits)");
+    text.parse().map_err(|_| error(py, "invalid-input", &message(), [None, None, None]))
 }
 
 /// 32 bytes given by a caller.

@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
 
 use crate::commit::Commitment;
-use crate::gateway::{digest, enter, error, from_json, raise};
+use crate::gateway::{address, digest, enter, error, from_json, raise};
 use crate::keys::Key;
 
 /// A receipt as it stands in a ledger.
@@ -278,7 +278,10 @@ impl Ledger {
                         [None, None, None],
                     )
                 })?),
-                Err(_) => Value::Digest(digest(py, "a digest field", value.extract()?)?),
+                Err(_) => match value.extract::<String>() {
+                    Ok(text) => Value::Address(address(py, &text)?),
+                    Err(_) => Value::Digest(digest(py, "a digest field", value.extract()?)?),
+                },
             };
             words.push((name.extract::<String>()?, value));
         }

@@ -27,8 +27,9 @@ from counterfoil.commit import start
 from counterfoil.errors import InvalidInput, RunClosed
 from counterfoil.torch import collect, resume
 from counterfoil.torch.budget import STATE, Budget, Spent
-from counterfoil.torch.distributed import Contributions, is_distributed
+from counterfoil.torch.distributed import Contributions, is_distributed, observe
 from counterfoil.torch.hooks import Hooks, innermost
+from counterfoil.torch.sharded import Parts
 
 if TYPE_CHECKING:
     from counterfoil import Commitment, Run
@@ -72,7 +73,8 @@ def attach(
         every: Steps between commitments to parameters, optimiser state and buffers, 0 for never; or a
             mapping with some of `gradients`, `parameters`, `optimizer`, `buffers`, `hyperparameters`,
             `randomness`, and `contribution`, which is 1 under `DistributedDataParallel` and else 0.
-        checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last.
+        checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last. Of several processes,
+            rank 0 also records as often how far the others have come, whatever the budget.
         budget: What recording may take of the training's time, for example 0.02. Gradients, state and
             checkpoints then become rarer than `every` says where that is needed, by signed policies and
             never below the run's floor. What each receipt itself costs stays.
@@ -89,7 +91,7 @@ def attach(
         NotFound: There is no stored checkpoint to restore, or one of its tensors is missing.
         InvalidInput: The optimiser is recorded by another run, the run records another optimiser,
             the run was opened again and training stands elsewhere, or something is not recordable
-            (sparse parameters, sharded tensors, the capture of a CUDA graph); `.where` names it.
+            (sparse parameters, a budget for sharded ones, the capture of a CUDA graph); `.where` names it.
         UnsupportedDtype: A dtype has no canonical bytes; `.where` names the tensor.
 
     Source:
@@ -206,6 +208,14 @@ class Recorder:
         restore: bool,
     ):
         self.run, self.optimizers = run, collector.optimizers
+        self._parts = Parts() if collector.has_parts() else None
+        self._start = start if self._parts is None else self._parts.start
+        self._store = run.store if self._parts is None else functools.partial(self._parts.store, run)
+        if self._parts is not None and budget is not None:
+            raise InvalidInput(
+                "processes that hold parts of one model commit at the same steps, and each would choose others",
+                where="budget",
+            )
         self._collect, self._also = collector, also
         self._cadence, self._budget, self._policy_recorded = cadence, budget, False
         self._batches: list[collect.State] = []
@@ -225,7 +235,12 @@ class Recorder:
         self._broken = False
         # Whoever flushes or closes the run may be another thread, or a signal's handler.
         self._lock, self._process = threading.RLock(), os.getpid()
-        self.epoch: resume.Epoch | None = resume.restore(run, collector, also) if restore else None
+        # Several processes go on together, and tell each other now and then how far they have come.
+        self._together = self._parts is not None or is_distributed(collector.model)
+        self._observe_every = cadence["checkpoint"] if self._together else 0
+        self.epoch: resume.Epoch | None = None
+        if restore:
+            self.epoch = resume.restore(run, collector, also, together=self._together)
         self._spent = Spent()
         self._randomness = collect.randomness()
         self._checkpoint(run.step, begins=True)
@@ -345,7 +360,7 @@ class Recorder:
         if not self._is_due("gradients"):
             return None
         with self._spent.on("gradients"):
-            gradients = start(self._collect.gradients(optimizer))
+            gradients = self._start(self._collect.gradients(optimizer))
             self._spent.did("gradients")
         self._waits = not gradients.done
         return gradients
@@ -374,7 +389,7 @@ class Recorder:
         fields: dict[str, Pending] = {}
         with self._spent.on("state"):
             due = [field for field in STATE if self._due(field, step)]
-            fields |= {field: start(getattr(self._collect, field)()) for field in due}
+            fields |= {field: self._start(getattr(self._collect, field)()) for field in due}
             if due:
                 self._spent.did("state")
         alone = True
@@ -409,6 +424,9 @@ class Recorder:
             self._write()
         if due_now:
             self._checkpoint(step)
+        if self._observe_every and step % self._observe_every == 0:
+            self._write()
+            observe(self.run)
         if self._budget is not None:
             chosen = self._budget.review(self._spent, self._cadence)
             if chosen != self._cadence:
@@ -459,7 +477,7 @@ class Recorder:
 
     def _checkpoint(self, step: int, *, begins: bool = False) -> None:
         with self._spent.on("checkpoint"):
-            fields = {name: self.run.store(getattr(self._collect, name)()) for name in STATE}
+            fields = {name: self._store(getattr(self._collect, name)()) for name in STATE}
             if begins:
                 resume.check(self.run, fields)
             fields["environment"] = commit_tensors(self._collect.environment(), keep=True)
@@ -489,6 +507,7 @@ class Recorder:
         with self._lock:
             for hooks in self._hooks:
                 hooks.remove()
+            self._collect.reshard()
             if self._contributions is not None:
                 self._contributions.remove()
             _active.pop(id(self.run), None)

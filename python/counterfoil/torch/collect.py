@@ -58,14 +58,34 @@ ACCELERATOR = "accelerator"
 """The entry of the environment that names the GPUs of the parameters; the CPU's has none."""
 
 
+def is_sharded(value: Any) -> bool:
+    """Whether a value is a tensor of which several processes hold a part each (torch's DTensor)."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
+
+
+def is_fully_sharded(module: torch.nn.Module) -> Any:
+    """Whether torch's `fully_shard` was called on it, which makes another class of its class."""
+    kinds = (f"{kind.__module__}.{kind.__name__}" for kind in type(module).__mro__)
+    return any(kind.startswith("torch.distributed.fsdp.") and kind.endswith(".FSDPModule") for kind in kinds)
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or this process's part of one that several hold, sharing its memory."""
+    with torch.no_grad():
+        return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+
+
 def readable(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor as a plain one that shares its memory; committing to it checks the rest.
+    """The tensor as a plain one that shares its memory, or one in parts; committing to it checks the rest.
 
     Raises:
-        InvalidInput: A sharded, lazy or otherwise special tensor; `.where` is its name.
+        InvalidInput: A lazy or otherwise special tensor; `.where` is its name.
     """
     if type(tensor) is torch.Tensor:
         return tensor
+    if is_sharded(tensor):
+        return tensor.detach()
     if torch.nn.parameter.is_lazy(tensor):
         raise InvalidInput(f"{name} has no shape yet: run one forward pass before attach", where=name)
     plain = tensor.detach()
@@ -194,6 +214,7 @@ class Walk:
 
     def __init__(self, model: torch.nn.Module, kind: str) -> None:
         self.found = _named(model, kind)
+        self.has_parts = any(is_sharded(tensor) for _, tensor in self.found)
         self._modules = list(model.modules())
         self._held = [held for module in self._modules for held in (module._modules, getattr(module, kind))]
         self._seen = self._look()
@@ -230,6 +251,19 @@ class Collector:
         """Each distinct parameter with all its names, the smallest first."""
         return self._named("_parameters")
 
+    def has_parts(self) -> bool:
+        """Whether several processes hold a part each of a parameter."""
+        return any(is_sharded(parameter) for _, parameter in self.named_parameters())
+
+    def reshard(self) -> None:
+        """Has each process hold its part alone again, where a forward pass gathered the whole."""
+        for module in filter(is_fully_sharded, self.model.modules()):
+            module.reshard()
+
+    def modules(self) -> Iterator[tuple[str, torch.nn.Module]]:
+        """The model's modules, each with what stands before the names of its own parameters."""
+        return _modules(self.model)
+
     def groups(self) -> Iterator[tuple[int, torch.optim.Optimizer, dict[str, Any]]]:
         """The parameter groups of all optimisers, each with its number."""
         each = ((one, group) for one in self.optimizers for group in one.param_groups)
@@ -250,13 +284,16 @@ class Collector:
         """
         trained = [tensor for _, tensor in self._named("_parameters", anew=anew)]
         held = trained + [tensor for _, tensor in self._named("_buffers", anew=anew)]
+        identities = list(map(id, held))
+        if self._walks["_parameters"].has_parts:
+            trained, held = list(map(own_part, trained)), list(map(own_part, held))
         try:
             seen = list(map(_version, held))
         except RuntimeError:  # a tensor that was made in inference mode has none
             seen = [None if tensor.is_inference() else tensor._version for tensor in held]
         dense = [tensor for tensor in (*trained[:1], *trained[-1:]) if tensor.layout == torch.strided]
         first = [_first(tensor.detach()).view(torch.uint8).clone() for tensor in dense]
-        return lambda: [*map(id, held), *seen, *(tensor.tolist() for tensor in first)]
+        return lambda: [*identities, *seen, *(tensor.tolist() for tensor in first)]
 
     def gradients(self, optimizer: torch.optim.Optimizer) -> State:
         """`.grad` of every parameter of the model; absent where it is None or the optimiser has no such parameter."""
@@ -361,7 +398,7 @@ class Collector:
                 raise InvalidInput(f"the recipe's model and the recorded state differ in {odd}", where=odd)
             for name, target in own.items():
                 if isinstance(target, torch.Tensor):
-                    _fill(name, target, recorded[name])
+                    _filled(name, target, recorded[name])
         unplaced = dict(optimizer)
         for each in self.optimizers:
             each.state.clear()
@@ -376,7 +413,8 @@ class Collector:
             values = {name.removeprefix(prefix): unplaced.pop(name) for name in names}
             for key, value in (unflatten(values) if values else {}).items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                    room = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                    value = _filled(prefix + key, room, value)
                 else:
                     value = _plain(value)
                     if isinstance(value, torch.Tensor) and (key != "step" or id(parameter) in on_device):
@@ -398,11 +436,17 @@ def _plain(value: Any) -> Any:
     return value.item() if is_number else value
 
 
-def _fill(name: str, target: torch.Tensor, value: Any) -> None:
+def _filled(name: str, target: torch.Tensor, value: Any) -> torch.Tensor:
+    """The target with the value's elements, or with those of its own part."""
     fits = isinstance(value, torch.Tensor) and value.shape == target.shape
     if not fits or value.dtype != target.dtype:
         raise InvalidInput(f"the recorded {name} does not fit the recipe's model", where=name)
-    target.copy_(value)
+    if not is_sharded(target):
+        return target.copy_(value)
+    (chunk,) = target.__create_chunk_list__()  # type: ignore[attr-defined]
+    box = zip(chunk.offsets, chunk.sizes, strict=True)
+    own_part(target).copy_(value[tuple(slice(first, first + extent) for first, extent in box)])
+    return target
 
 
 def local_environment() -> State:

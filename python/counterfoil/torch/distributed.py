@@ -7,85 +7,208 @@ afterwards, and one that did not take part, or took another step, is named.
 
 from __future__ import annotations
 
+import base64
+import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from counterfoil import Alias, Run
 from counterfoil.commit import Description, Pending, commit_tensors, start
-from counterfoil.errors import InvalidInput
-from counterfoil.torch.collect import gradient
+from counterfoil.errors import InvalidInput, NotFound
+from counterfoil.torch.collect import gradient, is_fully_sharded, is_sharded
+from counterfoil.torch.exchange import exchange
 
 if TYPE_CHECKING:
     import os
 
-    from counterfoil import Commitment, Key
+    from counterfoil import Commitment, Key, Session
     from counterfoil.torch.collect import Collector
 
 
 def is_distributed(model: torch.nn.Module) -> bool:
     """Whether the gradients of a model, or of a part of it, are reduced over several processes."""
-    return any(isinstance(each, DistributedDataParallel) for each in model.modules())
+    return any(
+        isinstance(each, DistributedDataParallel) or is_fully_sharded(each) for each in model.modules()
+    )
 
 
-def open_lane(path: str | os.PathLike[str], *, key: Key | None = None, **options: Any) -> Run:
+def open_lane(
+    path: str | os.PathLike[str], *, key: Key | None = None, session: Session | None = None, **options: Any
+) -> Run:
     """Opens this rank's lane of the run that all ranks record; every rank calls it.
 
-    Rank 0 creates the run, the others join it, each in the lane of its rank. All reach one folder.
+    Rank 0 creates the run, the others join it, each in the lane of its rank, in one folder that all reach or in
+    folders of their own. After a restart each continues its lane: attach with `restore=True`.
 
     Args:
-        path: The run's folder, missing or empty.
-        key: Signs this rank's receipts; by default the device key.
+        path: The run's folder: missing, empty, or that of the run that goes on.
+        key: The worker's, which signs this rank's receipts; by default the device key. A restarted process
+            continues the lane only of the same worker.
+        session: Another key that signs the steps in its place, such as one that each process makes anew.
         options: As of `Run.create`, for rank 0.
 
     Raises:
-        InvalidInput: Rank 0 could not create the run.
-        CounterfoilError: What `Run.create` says on rank 0, `Run.join` on the others.
+        InvalidInput: A rank could not open its lane, or another run lies in its folder.
+        CounterfoilError: What `Run.create` says on rank 0, `Run.join` and `Run.open` on the others.
     """
-    rank = torch.distributed.get_rank()
-    failed = [""]
+    folder, rank = Path(path), distributed.get_rank()
+    keys = {"key": key, "session": session}
+    run: Run | None = None
+    told: dict[str, Any] = {}
+    failed: BaseException | None = None
     if rank == 0:
         try:
-            run = Run.create(path, key=key, **options)
+            run = (
+                Run.open(folder, **keys)
+                if (folder / "spec.json").exists()
+                else Run.create(folder, **keys, **options)
+            )
+            told = {"run": run.id, "files": _invitation(run)}
         except BaseException as refused:
-            # Nobody may wait for ever for a run that is not there.
-            torch.distributed.broadcast_object_list([f"{type(refused).__name__}: {refused}"], src=0)
-            raise
-    torch.distributed.broadcast_object_list(failed, src=0)
-    if failed[0]:
-        raise InvalidInput(f"rank 0 could not create the run: {failed[0]}", where=str(path))
-    return run if rank == 0 else Run.join(Path(path), lane=rank, rank=rank, key=key)
+            failed = refused
+            told = {"failed": f"{type(refused).__name__}: {refused}"}
+    # Nobody may wait for ever for a run that is not there.
+    told = json.loads(exchange(json.dumps(told).encode())[0])
+    if failed is None and rank and "failed" not in told:
+        try:
+            run = _join(folder, rank, told["run"], told["files"], keys)
+        except BaseException as refused:
+            failed = refused
+    of_ranks = [
+        each.decode()
+        for each in exchange(b"" if failed is None else f"{type(failed).__name__}: {failed}".encode())
+    ]
+    if failed is None and not any(of_ranks):
+        assert run is not None, "a rank either has a lane or failed"
+        return run
+    if run is not None:
+        run.close()
+    if failed is not None:
+        raise failed
+    other = next(index for index, text in enumerate(of_ranks) if text)
+    raise InvalidInput(f"rank {other} could not open its lane: {of_ranks[other]}", where=str(path))
+
+
+def _invitation(run: Run) -> dict[str, str]:
+    """What another machine needs of a run to join it: its files, and its owner's log up to the first receipt."""
+    run.flush()
+    journal = run.path / "workers" / run.worker.lower() / str(run.lane) / "journal"
+    files = {journal: _up_to_genesis(journal.read_bytes())}
+    files |= {
+        file: file.read_bytes() for file in (run.path / "spec.json", *(run.path / "recipe").rglob("*.py"))
+    }
+    return {
+        file.relative_to(run.path).as_posix(): base64.b64encode(content).decode()
+        for file, content in files.items()
+    }
+
+
+def _up_to_genesis(journal: bytes) -> bytes:
+    """A journal's frames up to its first receipt (docs/format.md, sections 6 and 7)."""
+    end = 0
+    while end < len(journal):
+        begin, end = end + 16, end + 16 + int.from_bytes(journal[end : end + 4], "big")
+        if journal[begin : begin + 1] == b"R":
+            return journal[:end]
+    raise NotFound("the run has no first receipt yet")
+
+
+def _join(folder: Path, rank: int, run: str, files: dict[str, str], keys: dict[str, Any]) -> Run:
+    if not (folder / "spec.json").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise InvalidInput(f"{folder} is not empty and holds no run", where=str(folder))
+        # The specification last: with it, the folder is a run's.
+        for name, content in sorted(files.items(), key=lambda file: file[0] == "spec.json"):
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(base64.b64decode(content))
+    try:
+        opened = Run.open(folder, lane=rank, **keys)
+    except NotFound:
+        opened = Run.join(folder, lane=rank, rank=rank, **keys)
+    if opened.id != run:
+        opened.close()
+        raise InvalidInput(
+            f"{folder} holds another run than rank 0's", expected=run, actual=opened.id, where=str(folder)
+        )
+    return opened
+
+
+def observe(run: Run) -> None:
+    """Tells rank 0 how far this rank has recorded, which it records of all; every rank calls it at the same step."""
+    head = run.tree_head()
+    own = {"run": run.id, "worker": run.worker, "lane": run.lane, "size": head.size, "root": head.root.hex()}
+    told = exchange(json.dumps(own).encode())
+    if distributed.get_rank() == 0:
+        for rank, text in enumerate(told):
+            each = json.loads(text)
+            # Each speaks of the lane of its rank alone. One that records another run is none of this one's.
+            if rank > 0 and each["run"] == run.id and each["lane"] == rank:
+                root = bytes.fromhex(each["root"])
+                run.record_observed_head(each["worker"], each["lane"], size=each["size"], root=root)
 
 
 class Contributions:
     """The gradients that this rank computed, read before those of all ranks are reduced to one.
 
     PyTorch calls these hooks when a gradient was added to `.grad`, before the hook by which
-    `DistributedDataParallel` reduces it. Of several backward passes the last one's sum counts.
+    `DistributedDataParallel` reduces it, and before `fully_shard` does. Of several backward passes the last
+    one's sum counts.
     """
 
     def __init__(self, collector: Collector, is_due: Callable[[], bool]) -> None:
         self._collector, self._is_due = collector, is_due
-        self._taken: dict[int, Pending] = {}
+        self._taken: dict[str, Pending] = {}
         self._reducers = [m for m in collector.model.modules() if isinstance(m, DistributedDataParallel)]
+        self._sharded = any(map(is_fully_sharded, collector.model.modules()))
         # Its forward pass computes with the other ranks' batches as well.
         self._apart = not any(isinstance(m, torch.nn.SyncBatchNorm) for m in collector.model.modules())
-        self._reduced: set[int] = set()
+        self._reduced: set[str] = set()
         self._mixed = False
-        self._names = {id(parameter): names for names, parameter in collector.named_parameters()}
-        trained = [parameter for _, parameter in collector.named_parameters() if parameter.requires_grad]
-        self._handles = [each.register_post_accumulate_grad_hook(self._take) for each in trained]
+        named = collector.named_parameters()
+        self._names = {name: names for names, _ in named for name in names}
+        # What gathers a sharded parameter makes a plain one, which is there in the forward pass.
+        self._gathered: dict[int, torch.Tensor] = {}
+        self._handles = [
+            each.register_post_accumulate_grad_hook(functools.partial(self._take, names))
+            for names, each in named
+            if each.requires_grad and not is_sharded(each)
+        ]
+        if self._sharded:
+            self._handles += [
+                module.register_forward_pre_hook(functools.partial(self._meet, prefix))
+                for prefix, module in collector.modules()
+            ]
 
-    def _take(self, parameter: torch.Tensor) -> None:
+    def _meet(self, prefix: str, module: torch.nn.Module, _args: Any) -> None:
+        for name, parameter in module._parameters.items():
+            if parameter is None or not parameter.requires_grad:
+                continue
+            if is_sharded(parameter):
+                self._apart = False  # here too: tensor parallelism, or nobody gathered it
+                continue
+            names = self._names.get(prefix + name)
+            if names is None or id(parameter) in self._gathered or not parameter.is_leaf:
+                continue
+            self._gathered[id(parameter)] = parameter
+            self._handles.append(
+                parameter.register_post_accumulate_grad_hook(functools.partial(self._take, names))
+            )
+
+    def _take(self, names: list[str], parameter: torch.Tensor) -> None:
         # What is added to a gradient that was reduced before stands on the other ranks' as well.
-        self._mixed |= id(parameter) in self._reduced
-        if any(each.require_backward_grad_sync for each in self._reducers):
-            self._reduced.add(id(parameter))
+        self._mixed |= names[0] in self._reduced
+        # Whether `fully_shard` has reduced it by then is not to be known here.
+        if self._sharded or any(each.require_backward_grad_sync for each in self._reducers):
+            self._reduced.add(names[0])
         if self._is_due():
-            self._taken[id(parameter)] = start(gradient(self._names[id(parameter)], parameter.grad))
+            self._taken[names[0]] = start(gradient(names, parameter.grad))
 
     def take(self) -> tuple[Pending, bool]:
         """What was computed since the last call, and whether this rank computed all of it alone.
@@ -95,7 +218,11 @@ class Contributions:
         taken, self._taken = self._taken, {}
         alone, self._mixed = self._apart and not self._mixed, False
         self._reduced.clear()
-        named = [(names, taken.get(id(parameter))) for names, parameter in self._collector.named_parameters()]
+        parameters = self._collector.named_parameters()
+        if self._sharded and taken:
+            # What is called by another way than the modules' forward methods was not met.
+            alone &= all(names[0] in taken for names, each in parameters if each.grad is not None)
+        named = [(names, taken.get(names[0])) for names, _ in parameters]
 
         def finish() -> Commitment:
             whole: dict[str, Description | Alias | None] = {}

@@ -7,6 +7,7 @@ another one, so the recorder never writes it.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from counterfoil.lookup import lineage
 from counterfoil.torch import collect
 from counterfoil.torch.budget import STATE
 from counterfoil.torch.collect import State
+from counterfoil.torch.exchange import exchange
 from counterfoil.torch.wire import from_bytes
 
 if TYPE_CHECKING:
@@ -43,8 +45,12 @@ class Epoch:
     after: State | None = None
 
 
-def restore(run: Run, collector: collect.Collector, also: Mapping[str, Any]) -> Epoch | None:
+def restore(
+    run: Run, collector: collect.Collector, also: Mapping[str, Any], *, together: bool
+) -> Epoch | None:
     """Loads the last stored checkpoint of a run's lane, and says in the ledger that training goes on there.
+
+    Of several processes that go on together, the last one that all of them have.
 
     Returns:
         How far the loader had come, if batches were recorded.
@@ -57,6 +63,11 @@ def restore(run: Run, collector: collect.Collector, also: Mapping[str, Any]) -> 
     opened = ((each, record.opened(each)) for each in reversed(receipts) if each.kind == "checkpoint")
     whole = ((receipt, fields) for receipt, fields in opened if {*STATE, "randomness"} <= fields.keys())
     receipt, fields = next(whole, (None, {}))
+    if together:
+        steps = _steps_of_all(-1 if receipt is None else receipt.fields["step"], run.step)
+        if receipt is not None and receipt.fields["step"] > steps:
+            found = ((each, parts) for each, parts in whole if each.fields["step"] == steps)
+            receipt, fields = next(found, (None, {}))
     if receipt is None and run.step == 0:
         return None  # a process that ended before its first checkpoint leaves everything to do
     if receipt is None:
@@ -85,6 +96,19 @@ def restore(run: Run, collector: collect.Collector, also: Mapping[str, Any]) -> 
         if name.startswith(EPOCH) and name != EPOCH + CONSUMED
     }
     return Epoch(begin, int(extensions[EPOCH + CONSUMED]), randomness)
+
+
+def _steps_of_all(last: int, recorded: int) -> int:
+    """The step of the last checkpoint that all processes have; each says that of its own, -1 for none."""
+    told = [json.loads(each) for each in exchange(json.dumps([last, recorded]).encode())]
+    for rank, (checkpoint, step) in enumerate(told):
+        if checkpoint < 0 < max(each for _, each in told):
+            raise NotFound(
+                f"rank {rank} has no checkpoint to go on from, others have: its lane must be that of the same worker, "
+                f"and lie in the folder that it opens (it recorded {step} steps)",
+                where=f"rank {rank}",
+            )
+    return min(int(checkpoint) for checkpoint, _ in told)
 
 
 def check(run: Run, fields: Mapping[str, Commitment]) -> None:
