@@ -151,7 +151,9 @@ def choose(steps: str | Sequence[int], last: int) -> list[int]:
 
 def re_execute(record: Record, steps: str | Sequence[int], timeout: float) -> ReplayReport:
     """Executes chosen steps of each lane and reports what was seen, up to the first lane that differs."""
-    lanes = [Execution(record, timeout, *lane) for lane in record.lanes]
+    # By number, which is the rank: by the workers' addresses, chance would say who is executed before one that differs.
+    places = sorted(record.lanes, key=lambda place: place[1])
+    lanes = [Execution(record, timeout, *place) for place in places]
     last = max((len(each.steps) for each in lanes), default=0)
     found = ReplayReport(())
     for execution in lanes:
