@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-chain test-torch notebooks lint format bench bench-hash bench-ledger bench-torch gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-chain test-torch notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -113,6 +113,9 @@ bench-hash: .venv/.extension ## Measure hashing beside its rivals (6 minutes; FI
 
 bench-torch: .venv/.extension ## Measure what recording adds to PyTorch's steps (20 minutes; SHARE=0.3: less)
 	$(BIN)/python benches/recorder.py --share $(or $(SHARE),1)
+
+bench-ranks: .venv/.extension ## Measure what recording adds to the steps of two ranks (5 minutes; SHARE=0.1: less)
+	$(BIN)/python benches/ranks.py --share $(or $(SHARE),1)
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
 	$(BIN)/python benches/ledger.py --receipts $(or $(RECEIPTS),1000000)

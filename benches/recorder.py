@@ -49,11 +49,10 @@ class Transformer(torch.nn.Module):
         return scores
 
 
-def mlp() -> torch.nn.Module:
+def mlp(*hidden: int) -> torch.nn.Module:
     """A perceptron for images of 28 by 28."""
-    sizes = [784, 512, 512, 10]
-    layers = [torch.nn.Linear(one, two) for one, two in itertools.pairwise(sizes)]
-    return torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
+    first, *others = [torch.nn.Linear(one, two) for one, two in itertools.pairwise([784, *hidden, 10])]
+    return torch.nn.Sequential(first, *(part for each in others for part in (torch.nn.ReLU(), each)))
 
 
 def images() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -70,7 +69,7 @@ def tokens(length: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 MODELS: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[], Iterator[Any]], int]] = {
-    "MLP, 64 images": (mlp, images, 300),
+    "MLP, 64 images": (lambda: mlp(512, 512), images, 300),
     "10M transformer, 8 x 32 tokens": (lambda: Transformer(256, 10, 8192), lambda: tokens(32), 60),
     "10M transformer, 8 x 128 tokens": (lambda: Transformer(256, 10, 8192), lambda: tokens(128), 30),
     "100M transformer, 8 x 32 tokens": (lambda: Transformer(768, 13, 8192), lambda: tokens(32), 16),
