@@ -63,12 +63,20 @@ TrustedBlock = Annotated[
 
 @app.command()
 def demo(
-    path: Annotated[Path, typer.Argument(help="Where the demo records its runs.")] = Path("runs"),
+    first: Annotated[
+        str, typer.Argument(metavar="workers", help="The other demo: four train one model, and one cheats.")
+    ] = "",
+    path: Annotated[str, typer.Argument(help="Where a demo records its runs; by default in runs.")] = "",
 ) -> None:
     """Train, record, anchor and verify two small models, then refute lies about them."""
-    from counterfoil.torch.demo import main as run_demo
+    if first != "workers" and path:
+        raise typer.BadParameter(f"{first!r} is no demo; with a path there is `workers`")
+    from counterfoil.torch.demo import main, workers
 
-    run_demo(path)
+    if first == "workers":
+        workers.main(path or "runs")
+    else:
+        main(first or "runs")
 
 
 @app.command()

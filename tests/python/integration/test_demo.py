@@ -69,7 +69,7 @@ def test_each_tampering_leaves_whole_frames_and_is_refuted_without_a_chain(told,
 
 
 def test_a_second_demo_does_not_fail_on_the_first_ones_folder(tmp_path):
-    folders = [demo._fresh(tmp_path).name for _ in range(3)]
+    folders = [demo.fresh(tmp_path, "demo").name for _ in range(3)]
     assert folders == ["demo", "demo-2", "demo-3"]
 
 

@@ -97,6 +97,7 @@ def test_undecided_is_4(command, recorded: Path) -> None:
         ["verify", "run", "--unheard-of"],
         ["unheard-of"],
         ["replay"],
+        ["demo", "runs", "elsewhere"],
         ["chain", "serve", "--port", "70000"],
     ],
     ids=" ".join,

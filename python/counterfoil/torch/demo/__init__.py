@@ -44,7 +44,7 @@ def main(folder: str | Path = "runs") -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small layers: a second thread costs more than it brings
     try:
-        print("\n".join(_tell(_fresh(Path(folder)))))
+        print("\n".join(_tell(fresh(Path(folder), "demo"))))
     finally:
         torch.set_num_threads(threads)
     return 0
@@ -69,7 +69,8 @@ def record(
             losses.append(metrics["loss"].item())
             recorder.log(**metrics)
 
-        epochs = itertools.repeat(run.batches(_loader()))
+        loader = torch.utils.data.DataLoader(digits(), batch_size=32, shuffle=True, drop_last=True)
+        epochs = itertools.repeat(run.batches(loader))
         batches = itertools.chain.from_iterable(epochs)
         for number, batch in zip(range(1, steps + 1), batches, strict=False):
             step(batch, number, log)
@@ -100,28 +101,34 @@ def lying(at: int) -> Callable[[torch.optim.Optimizer], None]:
     return install
 
 
-def _loader() -> torch.utils.data.DataLoader[Any]:
+def digits() -> torch.utils.data.TensorDataset:
+    """Scikit-learn's 1,797 images of digits, and what they show.
+
+    Raises:
+        NotFound: scikit-learn is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError:
         raise NotFound("the demo's data come with scikit-learn: pip install 'counterfoil[demo]'") from None
-    digits = load_digits()
-    images = torch.tensor(digits.images / 16, dtype=torch.float32)
-    data = torch.utils.data.TensorDataset(images, torch.tensor(digits.target))
-    return torch.utils.data.DataLoader(data, batch_size=32, shuffle=True, drop_last=True)
+    loaded = load_digits()
+    images = torch.tensor(loaded.images / 16, dtype=torch.float32)
+    return torch.utils.data.TensorDataset(images, torch.tensor(loaded.target))
 
 
-def _fresh(parent: Path) -> Path:
+def fresh(parent: Path, name: str) -> Path:
+    """Makes a folder `name` below `parent`, or `name-2` and so on when that exists."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder, number = parent / "demo", 1
+    folder, number = parent / name, 1
     while folder.exists():
         number += 1
-        folder = parent / f"demo-{number}"
+        folder = parent / f"{name}-{number}"
     folder.mkdir()
     return folder
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Says what is done now, beside what the demo prints."""
     print(f"... {text}", file=sys.stderr, flush=True)
 
 
@@ -130,13 +137,13 @@ def _tell(folder: Path) -> list[str]:
     honest = {module: folder / module.__name__.rpartition(".")[2] for module in SPECS}
     story = []
     for module, path in honest.items():
-        _say(f"training {path.name} for {STEPS} steps")
+        say(f"training {path.name} for {STEPS} steps")
         losses = record(path, module)
         story.append(f"{path.name} {STEPS} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}")
     count = sum(len(counterfoil.Record(path).receipts()) for path in honest.values())
     lines = [f"recorded   {'; '.join(story)}: {count} signed receipts"]
 
-    _say("anchoring on a development chain")
+    say("anchoring on a development chain")
     chain = counterfoil.Chain.dev(folder / "chain")
     anchors = [chain.anchor(path) for path in honest.values()]
     lines.append(
@@ -147,14 +154,14 @@ def _tell(folder: Path) -> list[str]:
         counterfoil.Key.device().address,
         {m: counterfoil.Record(p).recipe_digest for m, p in honest.items()},
     )
-    _say("verifying, and executing 10 steps of the transformer again")
+    say("verifying, and executing 10 steps of the transformer again")
     counterfoil.verify(honest[mlp], signer=me, recipe=pins[mlp], chain=chain)
     verdict = replay(honest[transformer], "sample:10", recipe=pins[transformer], signer=me, chain=chain)
     whole = (verdict.integrity, verdict.signer, verdict.time, verdict.transition)
     names = ("Integrity", "Signer", "Time", "Transition")
     lines += [f"  {name:<10} {line}" for name, line in zip(names, whole, strict=True)]
 
-    _say("tampering with copies of the mlp's evidence")
+    say("tampering with copies of the mlp's evidence")
     edges = []
     for name, tamper in TAMPERINGS.items():
         copy = folder / "tampered" / name.replace(" ", "-")
@@ -167,11 +174,11 @@ def _tell(folder: Path) -> list[str]:
     lines += [f"           {'; '.join(edges[at : at + 2])}" for at in range(2, len(edges), 2)]
 
     liar = folder / "liar"
-    _say(f"training a liar, who applies learning rate x 1.0001 at step {LIE_AT}")
+    say(f"training a liar, who applies learning rate x 1.0001 at step {LIE_AT}")
     record(liar, mlp, lie=lying(LIE_AT))
     chain.anchor(liar)
     before = counterfoil.verify(liar, signer=me, recipe=pins[mlp], chain=chain)
-    _say("executing ten of the liar's steps again")
+    say("executing ten of the liar's steps again")
     steps = f"{LIE_AT - 5}:{LIE_AT + 4}"
     edge = _refuted(lambda: replay(liar, steps, recipe=pins[mlp], signer=me, chain=chain), "the signed lie")
     lines.append(f"signed lie {before.status} by signatures; refuted by replay of {steps} [{edge}]")
