@@ -53,6 +53,7 @@ class Run:
         worker: Address of the worker whose lane this is; that of `key` unless it is a session key.
         lane: Number of this lane.
         replayable: Whether the run has a recipe, so that its steps can be re-executed.
+        ranks: Processes that record this run together, each a lane; more than 1 by `counterfoil.torch.open_lane`.
         resumed: Whether this object continues what another one began.
         closed: Whether this object no longer writes.
     """
@@ -66,6 +67,7 @@ class Run:
         self.worker = ledger.worker
         self.lane = lane
         self.replayable = (path / "recipe").is_dir()
+        self.ranks = 1
         self.resumed = False
         self._dataset_size: int | None = None
         self.closed = False
@@ -330,8 +332,13 @@ class Run:
             root: Root over them, 32 bytes.
         """
         self._write()
-        values = {"observedWorker": worker, "observedLane": lane, "size": size, "root": root}
-        return self._ledger.record("observed-head", values, {})
+        told: dict[str, int | str | bytes] = {
+            "observedWorker": worker,
+            "observedLane": lane,
+            "size": size,
+            "root": root,
+        }
+        return self._ledger.record("observed-head", told, {})
 
     def record_files(self, path: str | os.PathLike[str]) -> int:
         """Signs which files hold a checkpoint of the last step, whatever saved them.

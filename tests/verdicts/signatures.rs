@@ -12,10 +12,10 @@ use counterfoil::verify::Status;
 #[test]
 fn kinds_that_nobody_knows_are_undecided_and_renamed_ones_refuted() {
     let mut renamed = step(1);
-    for number in [4u16, 9, 20, 21, u16::MAX] {
+    for number in [10u16, 9, 20, 21, u16::MAX] {
         renamed.number = number;
         let kind = match number {
-            4 => "round".to_string(),
+            10 => "transform".to_string(),
             9 => "dataset".into(),
             20 => "revocation".into(),
             _ => format!("unknown kind {number}"),

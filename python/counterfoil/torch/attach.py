@@ -72,7 +72,7 @@ def attach(
             each of them is a step of the run, and a module holds all the models.
         every: Steps between commitments to parameters, optimiser state and buffers, 0 for never; or a
             mapping with some of `gradients`, `parameters`, `optimizer`, `buffers`, `hyperparameters`,
-            `randomness`, and `contribution`, which is 1 under `DistributedDataParallel` and else 0.
+            `randomness`, and `contribution`: what a rank computed alone, 1 where several train together, else 0.
         checkpoint_every: Steps between checkpoints; 0 leaves only the first and the last. Of several processes,
             rank 0 also records as often how far the others have come, whatever the budget.
         budget: What recording may take of the training's time, for example 0.02. Gradients, state and
@@ -91,7 +91,8 @@ def attach(
         NotFound: There is no stored checkpoint to restore, or one of its tensors is missing.
         InvalidInput: The optimiser is recorded by another run, the run records another optimiser,
             the run was opened again and training stands elsewhere, or something is not recordable
-            (sparse parameters, a budget for sharded ones, the capture of a CUDA graph); `.where` names it.
+            (sparse parameters, sharded ones in a run of one process or with a budget, the capture of a CUDA
+            graph); `.where` names it.
         UnsupportedDtype: A dtype has no canonical bytes; `.where` names the tensor.
 
     Source:
@@ -116,9 +117,18 @@ def attach(
             )
     if budget is not None and not 0 < budget < 1:
         raise InvalidInput(f"a budget is a share between 0 and 1, found {budget}", where="budget")
-    cadence = _cadence(run, every, checkpoint_every, distributed=is_distributed(model))
+    collector = collect.Collector(model, inner)
+    if collector.has_parts() and (run.ranks == 1 or budget is not None):
+        raise InvalidInput(
+            "several processes hold parts of this model: all of them open the run with counterfoil.torch.open_lane, and "
+            "commit at the same steps, which no budget chooses",
+            where="model",
+        )
+    # A trainer's callback is given the model without what reduces its gradients.
+    contributes = is_distributed(model) or (run.ranks > 1 and not collector.has_parts())
+    cadence = _cadence(run, every, checkpoint_every, contributes=contributes)
     steered = None if budget is None else Budget(budget, cadence, run.spec.get("policy", {}))
-    return Recorder(run, collect.Collector(model, inner), cadence, steered, dict(also or {}), restore=restore)
+    return Recorder(run, collector, cadence, steered, dict(also or {}), restore=restore)
 
 
 def recorder_of(run: Run) -> Recorder:
@@ -136,10 +146,10 @@ def recorder_of(run: Run) -> Recorder:
 
 
 def _cadence(
-    run: Run, every: int | Mapping[str, int], checkpoint_every: int, *, distributed: bool
+    run: Run, every: int | Mapping[str, int], checkpoint_every: int, *, contributes: bool
 ) -> dict[str, int]:
     cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
-    cadence["contribution"] = int(distributed)
+    cadence["contribution"] = int(contributes)
     cadence |= dict.fromkeys(STATE, every if isinstance(every, int) else 50)
     if not isinstance(every, int):
         unknown = sorted(set(every) - set(cadence))
@@ -211,11 +221,6 @@ class Recorder:
         self._parts = Parts() if collector.has_parts() else None
         self._start = start if self._parts is None else self._parts.start
         self._store = run.store if self._parts is None else functools.partial(self._parts.store, run)
-        if self._parts is not None and budget is not None:
-            raise InvalidInput(
-                "processes that hold parts of one model commit at the same steps, and each would choose others",
-                where="budget",
-            )
         self._collect, self._also = collector, also
         self._cadence, self._budget, self._policy_recorded = cadence, budget, False
         self._batches: list[collect.State] = []
@@ -235,12 +240,11 @@ class Recorder:
         self._broken = False
         # Whoever flushes or closes the run may be another thread, or a signal's handler.
         self._lock, self._process = threading.RLock(), os.getpid()
-        # Several processes go on together, and tell each other now and then how far they have come.
-        self._together = self._parts is not None or is_distributed(collector.model)
-        self._observe_every = cadence["checkpoint"] if self._together else 0
+        # Processes that record one run tell each other now and then how far they have come.
+        self._observe_every = cadence["checkpoint"] if run.ranks > 1 else 0
         self.epoch: resume.Epoch | None = None
         if restore:
-            self.epoch = resume.restore(run, collector, also, together=self._together)
+            self.epoch = resume.restore(run, collector, also, together=run.ranks > 1)
         self._spent = Spent()
         self._randomness = collect.randomness()
         self._checkpoint(run.step, begins=True)
@@ -516,7 +520,9 @@ class Recorder:
             interrupted = incomplete or (reason != 0 and bool(self._batches))
             # Weights that were loaded or averaged after the last step are not that step's state.
             changed = self._versions() != self._collect.versions(anew=True)()
-            if not (interrupted or changed or self._checkpointed == self.run.step):
+            # Where parts are on other processes, these may have ended.
+            apart = self._parts is not None and reason != 0
+            if not (interrupted or changed or apart or self._checkpointed == self.run.step):
                 self._checkpoint(self.run.step)
             self.settle(collect.randomness)
             return incomplete

@@ -64,7 +64,7 @@ def is_sharded(value: Any) -> bool:
     return module is not None and isinstance(value, module.DTensor)
 
 
-def is_fully_sharded(module: torch.nn.Module) -> Any:
+def is_fully_sharded(module: torch.nn.Module) -> bool:
     """Whether torch's `fully_shard` was called on it, which makes another class of its class."""
     kinds = (f"{kind.__module__}.{kind.__name__}" for kind in type(module).__mro__)
     return any(kind.startswith("torch.distributed.fsdp.") and kind.endswith(".FSDPModule") for kind in kinds)
@@ -73,7 +73,7 @@ def is_fully_sharded(module: torch.nn.Module) -> Any:
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or this process's part of one that several hold, sharing its memory."""
     with torch.no_grad():
-        return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+        return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def readable(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -257,7 +257,8 @@ class Collector:
 
     def reshard(self) -> None:
         """Has each process hold its part alone again, where a forward pass gathered the whole."""
-        for module in filter(is_fully_sharded, self.model.modules()):
+        sharded: Iterator[Any] = filter(is_fully_sharded, self.model.modules())
+        for module in sharded:
             module.reshard()
 
     def modules(self) -> Iterator[tuple[str, torch.nn.Module]]:

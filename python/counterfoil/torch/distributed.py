@@ -58,7 +58,7 @@ def open_lane(
         CounterfoilError: What `Run.create` says on rank 0, `Run.join` and `Run.open` on the others.
     """
     folder, rank = Path(path), distributed.get_rank()
-    keys = {"key": key, "session": session}
+    keys: dict[str, Any] = {"key": key, "session": session}
     run: Run | None = None
     told: dict[str, Any] = {}
     failed: BaseException | None = None
@@ -86,6 +86,7 @@ def open_lane(
     ]
     if failed is None and not any(of_ranks):
         assert run is not None, "a rank either has a lane or failed"
+        run.ranks = distributed.get_world_size()
         return run
     if run is not None:
         run.close()
@@ -123,6 +124,7 @@ def _join(folder: Path, rank: int, run: str, files: dict[str, str], keys: dict[s
     if not (folder / "spec.json").exists():
         if folder.exists() and any(folder.iterdir()):
             raise InvalidInput(f"{folder} is not empty and holds no run", where=str(folder))
+        (folder / "objects").mkdir(parents=True, exist_ok=True)
         # The specification last: with it, the folder is a run's.
         for name, content in sorted(files.items(), key=lambda file: file[0] == "spec.json"):
             file = folder / name

@@ -181,6 +181,10 @@ def _stored(record: Record, opened: Opened) -> State:
 
 
 def _tensor(record: Record, entry: Entry) -> torch.Tensor | None:
+    if entry.kind == "sharded":
+        raise InvalidInput(
+            f"{entry.name} was recorded in blocks, whose bytes are not stored", where=entry.name
+        )
     if entry.kind != "dense":
         return None
     content = record.object(entry)

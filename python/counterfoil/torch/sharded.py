@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from counterfoil import Block, Shard, Sharded, commit_block, commit_shard
+from counterfoil import Alias, Block, Shard, Sharded, commit_block, commit_shard
 from counterfoil.commit import Pending, canonical_bytes, describe, start
 from counterfoil.errors import InvalidInput
 from counterfoil.torch.collect import State, is_sharded, own_part
@@ -49,10 +49,17 @@ class Parts:
         return Pending(pending.finish, done=pending.done, fallback=pending.fallback or fallback)
 
     def store(self, run: Run, state: State) -> Commitment:
-        """As `Run.store`: a whole tensor is put together for it, one at a time."""
+        """As `Run.store`: a whole tensor is put together for it, one at a time. Of blocks nothing is stored."""
         commitment = self.start(state).finish()
-        run.store({name: value for name, value in state.items() if not is_sharded(value)})
-        for name, value in state.items():
+        run.store(
+            {
+                name: value
+                for name, value in state.items()
+                if not (is_sharded(value) or isinstance(value, Alias))
+            }
+        )
+        for name in (entry.name for entry in commitment.entries if entry.kind == "dense"):
+            value = state[name]
             if is_sharded(value):
                 whole = value.full_tensor()
                 if torch.distributed.get_rank() == 0:
@@ -110,6 +117,8 @@ def _decode(rank: int, payload: bytes) -> dict[str, Shard | Block]:
             own, rest = rest[:length], rest[length:]
             if box is None:
                 parts[name] = Shard.from_bytes(own)
+            elif length != 32:
+                raise ValueError(f"{name} has a hash of {length} bytes")
             else:
                 offset, shape, dtype = box
                 parts[name] = Block(tuple(offset), tuple(shape), dtype, own)

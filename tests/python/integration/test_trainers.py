@@ -6,6 +6,8 @@ that by autograd in a second model, which neither the trainer nor the recorder k
 
 import copy
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 import counterfoil
+import trainer_ranks
 from training import state_root, steps_of
 
 FOLDER = Path(__file__).parents[3] / "examples/trainers"
@@ -206,3 +209,26 @@ def test_lightning(example, monkeypatch):
         ]
         expected.append(gradients(fresh, seen[first][0], losses, clip=1.0))
     compare("runs/lightning", expected)
+
+
+def test_hugging_face_on_two_processes(tmp_path):
+    """Its callback is given the model without what reduces gradients, and would record no contribution."""
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COUNTERFOIL_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, *launch, trainer_ranks.__file__, str(tmp_path)],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    verdict = counterfoil.verify(tmp_path / "run")
+    assert verdict.status == "verified"
+    note = "2 ranks contributed; at 4 steps they are shown to have applied one gradient"
+    assert note in verdict.notes
+    record = counterfoil.Record(tmp_path / "run")
+    steps = {
+        lane: [r for r in record.receipts(worker, lane) if r.kind == "step"] for worker, lane in record.lanes
+    }
+    for own, other in zip(steps[0], steps[1], strict=True):
+        ours, theirs = (record.opened(each)["contribution"].commitment.root for each in (own, other))
+        applied = record.opened(own)["gradients"].commitment.root
+        assert len({ours, theirs, applied}) == 3, "each rank's own, and what they made of both"
