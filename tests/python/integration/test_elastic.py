@@ -50,7 +50,8 @@ def applied(run):
     }
 
 
-@pytest.mark.parametrize(("engine", "ranks"), [("ddp", 3), ("fsdp", 2)])
+# Of three summands gloo chooses the order, and chooses anew after a restart.
+@pytest.mark.parametrize(("engine", "ranks"), [("ddp", 2), ("fsdp", 2)])
 def test_a_killed_rank_and_the_others_go_on_from_a_common_checkpoint(tmp_path, engine, ranks):
     """Ranks that each took their own last checkpoint would go on from different steps."""
     code, errors = trained(tmp_path, engine, ranks, restarts=1)
@@ -74,13 +75,16 @@ def test_a_killed_rank_and_the_others_go_on_from_a_common_checkpoint(tmp_path, e
 
 
 def test_a_rank_that_is_killed_leaves_the_evidence_of_all_and_its_gap_is_said(tmp_path):
-    code, _ = trained(tmp_path, "ddp", 2)
+    code, _ = trained(tmp_path, "ddp", 3)
     assert code != 0
     verdict = counterfoil.verify(tmp_path / "run")
     assert verdict.status == "verified" and "the run not shown to its end" in str(verdict)
     assert sum("is not shown to its end" in note for note in verdict.notes) >= 1
     steps = dict(sorted(applied(tmp_path / "run")))
-    assert steps[1] >= KILLED_AFTER
+    assert steps[2] == KILLED_AFTER
+    for rank in (0, 1):
+        # They end when they notice, which is in the step that the dead one does not take.
+        assert steps[rank] == KILLED_AFTER
 
 
 def test_ranks_in_folders_of_their_own_make_one_run(tmp_path):
