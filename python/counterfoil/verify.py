@@ -40,7 +40,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A replayed step that gave something else than its receipt says.
+    """A replayed step, or a round that was aggregated again, that gave something else than its receipt says.
 
     Attributes:
         step: Its number.
@@ -48,6 +48,7 @@ class Mismatch:
         tensor: Name of the first tensor that differs.
         expected: What the receipt binds.
         actual: What the replay gave.
+        of: What the number counts, `step` or `round`.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Mismatch:
     tensor: str
     expected: str
     actual: str
+    of: str = "step"
 
 
 @dataclass(frozen=True)
@@ -235,5 +237,5 @@ def _block_hash(text: str) -> str:
 
 
 def _as_edge(wrong: Mismatch) -> dict[str, str]:
-    place = f"step {wrong.step}: {wrong.field} {wrong.tensor!r}"
+    place = f"{wrong.of} {wrong.step}: {wrong.field} {wrong.tensor!r}"
     return {"edge": place, "expected": wrong.expected, "actual": wrong.actual}
