@@ -15,7 +15,9 @@ from counterfoil._native import Key
 from counterfoil.errors import InvalidInput, NotFound, StorageError
 from counterfoil.run import Run, Session
 
-_NAME = re.compile(r"spec\.json|workers/0x[0-9a-f]{40}/\d{1,10}/journal|recipe(/[\w-][\w.-]*)+")
+_NAME = re.compile(
+    r"spec\.json|workers/0x[0-9a-f]{40}/\d{1,10}/journal|recipe(/(?!\.\.?(/|$))[^/\\\x00-\x1f]+)+"
+)
 """What may be written where an invitation comes from another machine: nothing that leads out of the folder."""
 
 

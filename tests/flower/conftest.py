@@ -5,9 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-pytest.importorskip("flwr", reason="flwr wants a Python environment of its own: make test-flower")
-
 from flwr.app import Array, ArrayRecord
 
 from counterfoil import Run

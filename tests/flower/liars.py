@@ -13,8 +13,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from counterfoil import Record
+from counterfoil import Record, Run, commit_tensors
 from counterfoil.flower import receipts
+from counterfoil.invitation import journal_name
 from federated import client_app
 
 WHEN = {"old": 2, "rewritten": 2}
@@ -24,7 +25,11 @@ earlier: dict[int, RecordDict] = {}
 
 
 def folder(context):
-    return client_app.folder(context).parent / context.run_config["folder"] / str(context.node_config["partition-id"])
+    return (
+        client_app.folder(context).parent
+        / context.run_config["folder"]
+        / str(context.node_config["partition-id"])
+    )
 
 
 def lie_of(message, context):
@@ -83,7 +88,7 @@ def outside(message, context, call_next):
         call_next(message, context)
         message.content["counterfoil"]["round"] = 2
     reply = call_next(message, context)
-    if lie in ("foreign", "none"):
+    if lie in ("foreign", "none", "steps"):
         poison(reply)
     if lie == "arrays":
         reply.content["arrays"] = one_element(reply.content["arrays"])
@@ -97,6 +102,8 @@ def outside(message, context, call_next):
         del reply.content["counterfoil"]
     if lie == "foreign" and recorded:
         reply.content["counterfoil"] = wait_for_other(folder(context).parent / "0")
+    if lie == "steps" and recorded:
+        reply.content["counterfoil"] = add_a_step(folder(context), reply.content["counterfoil"])
     if lie == "old":
         answer = ConfigRecord({**earlier[1]["counterfoil"], "journal": b""}) if recorded else None
         reply.content = RecordDict({**earlier[1], **({"counterfoil": answer} if answer else {})})
@@ -112,10 +119,20 @@ def wait_for_other(other):
             for worker, lane in record.lanes:
                 kinds = [each.kind for each in record.receipts(worker, lane)]
                 if "round" in kinds and kinds[-1] == "close":
-                    journal = other / "workers" / worker.lower() / str(lane) / "journal"
-                    content = {"worker": worker.lower(), "lane": lane, "journal": journal.read_bytes()}
+                    journal = (other / journal_name(worker, lane)).read_bytes()
+                    content = {"worker": worker.lower(), "lane": lane, "journal": journal}
                     return ConfigRecord(content)
         time.sleep(0.01)
+
+
+def add_a_step(own, answer):
+    """What one lane says of a step is compared with the others', and could refute the server's whole run."""
+    with Run.open(own, lane=answer["lane"]) as run:
+        state = commit_tensors({"weight": np.zeros(1)})
+        run.record_step(1, {"contribution": state, "gradients": state})
+    return ConfigRecord(
+        {**answer, "journal": (own / journal_name(answer["worker"], answer["lane"])).read_bytes()}
+    )
 
 
 def inside(message, context, call_next):
@@ -131,7 +148,7 @@ def inside(message, context, call_next):
     if lie == "odd":
         reply.content["metrics"] = MetricRecord({**reply.content["metrics"], "more": 1})
     if lie == "shape":
-        reply.content["arrays"] = changed(reply.content["arrays"], lambda array: np.ravel(array)[:1])
+        reply.content["arrays"] = changed(reply.content["arrays"], lambda array: np.append(array, array))
     return reply
 
 

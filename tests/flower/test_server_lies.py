@@ -48,7 +48,9 @@ def test_a_false_aggregate_is_named(federation, strategy):
     trained = federation(strategy(**OPTIONS))
     assert trained.refused == [] and counterfoil.verify(trained.folder).status == "verified"
     (edge,) = broken(recompute, trained.folder, fresh())
-    assert edge.startswith("round 2: output '") and (strategy is Partial or edge == "round 2: output 'weight'")
+    assert edge.startswith("round 2: output '") and (
+        strategy is Partial or edge == "round 2: output 'weight'"
+    )
 
 
 def last(record):
@@ -68,7 +70,9 @@ def test_false_inputs_are_named(federation, change):
     elif change == "invented":
         inputs[first] = bytes(32)
     with counterfoil.Run.open(folder) as run:
-        run.record_aggregation(4 if change == "earlier" else 3, inputs=inputs, output=opened["output"].commitment)
+        run.record_aggregation(
+            4 if change == "earlier" else 3, inputs=inputs, output=opened["output"].commitment
+        )
     edges = broken(counterfoil.verify, folder)
     assert edges and all("inputs <- round receipt of 0x" in edge for edge in edges)
     assert broken(recompute, folder, fresh()) == edges
@@ -114,7 +118,9 @@ def test_a_model_that_was_exchanged_between_rounds_is_named(federation):
     class Exchanging(FedAvg):
         def configure_train(self, server_round, arrays, config, grid):
             if server_round == 3:
-                arrays = ArrayRecord({name: Array(np.asarray(array.numpy() * 2)) for name, array in arrays.items()})
+                arrays = ArrayRecord(
+                    {name: Array(np.asarray(array.numpy() * 2)) for name, array in arrays.items()}
+                )
             return super().configure_train(server_round, arrays, config, grid)
 
     folder = federation(Exchanging(**OPTIONS)).folder

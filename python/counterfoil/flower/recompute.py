@@ -61,7 +61,11 @@ class _Unknown(Exception):
 
 
 class _Differs(Exception):
-    """What is not as it was recorded; the first argument is the mismatch."""
+    """What is not as it was recorded."""
+
+    def __init__(self, mismatch: Mismatch) -> None:
+        super().__init__(mismatch)
+        self.mismatch = mismatch
 
 
 class _Nodes(Grid):
@@ -101,24 +105,24 @@ class _Rounds:
             round = receipt.fields["round"]
             try:
                 output = self._open(receipt, "output").commitment
-                self._aggregate(receipt, round, previous, output)
-                equal.append(str(round))
+                result = self._aggregate(receipt, round, previous)
             except _Differs as difference:
-                refuted.append(difference.args[0])
-            except _Unknown as unknown:
                 # Behind a gap, a strategy with a state has another one than the recorded.
+                refuted.append(difference.mismatch)
+                break
+            except _Unknown as unknown:
                 undecided.append(f"the aggregate of round {round} was not computed again: {unknown}")
                 break
+            try:
+                _compare(round, "output", output, commit_tensors(result))
+                equal.append(str(round))
+            except _Differs as difference:
+                refuted.append(difference.mismatch)
             previous = output
-        notes = []
-        if equal:
-            rounds = f"aggregates of rounds {', '.join(equal)} were" if len(equal) > 1 else f"aggregate of round {equal[0]} was"
-            notes = [f"the {rounds} computed again from the clients' arrays, bit-exact"]
-        return ReplayReport((), tuple(refuted), tuple(notes), tuple(undecided))
+        notes = [f"aggregates computed again from the clients' arrays, bit-exact: rounds {', '.join(equal)}"]
+        return ReplayReport((), tuple(refuted), tuple(notes if equal else ()), tuple(undecided))
 
-    def _aggregate(
-        self, receipt: Receipt, round: int, previous: Commitment | None, output: Commitment
-    ) -> None:
+    def _aggregate(self, receipt: Receipt, round: int, previous: Commitment | None) -> dict[str, Any]:
         replies: list[Message] = []
         received: dict[str, Any] = {}
         for name, digest in sorted((self._open(receipt, "inputs").values or {}).items()):
@@ -132,8 +136,7 @@ class _Rounds:
             received = received or self._arrays(round, f"received by {name}", came)
             sent = self._arrays(round, f"sent by {name}", self._open(answer, "sent").commitment)
             replies.append(make_reply(self._strategy, answer.fields["party"], sent, self._metrics(answer)))
-        result = self._call(round, received, replies)
-        _compare(round, "output", output, commit_tensors(result))
+        return self._call(round, received, replies)
 
     def _call(self, round: int, received: dict[str, Any], replies: list[Message]) -> dict[str, Any]:
         config = ConfigRecord({"server-round": round})
