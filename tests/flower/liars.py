@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from counterfoil import Record, Run, commit_tensors
-from counterfoil.flower import receipts
+from counterfoil.flower import client, receipts
 from counterfoil.invitation import journal_name
 from federated import client_app
 
@@ -87,7 +87,10 @@ def outside(message, context, call_next):
         message.content["counterfoil"]["round"] = 1
         call_next(message, context)
         message.content["counterfoil"]["round"] = 2
+    if lie == "sealed":
+        client.commit_tensors = lambda tensors, keep=False: commit_tensors(tensors)
     reply = call_next(message, context)
+    client.commit_tensors = commit_tensors
     if lie in ("foreign", "none", "steps"):
         poison(reply)
     if lie == "arrays":
@@ -139,7 +142,7 @@ def inside(message, context, call_next):
     """Lies before the receipt is written, which then speaks of the lie."""
     lie = lie_of(message, context)
     reply = call_next(message, context)
-    if lie in ("round", "rewritten"):
+    if lie in ("round", "rewritten", "sealed"):
         poison(reply)
     if lie == "nan":
         reply.content["arrays"] = changed(reply.content["arrays"], lambda array: array * np.float32("nan"))

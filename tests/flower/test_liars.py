@@ -21,6 +21,7 @@ REASONS = {
     "nan": "array 'weight' holds NaN or infinity",
     "negative": "num-examples is no weight",
     "steps": "its journal holds more than rounds",
+    "sealed": "its receipt does not open the values of metrics",
     "odd": "its metrics are others than those of most",
     "shape": "array 'bias' is no answer to the one that was sent",
 }

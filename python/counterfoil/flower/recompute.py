@@ -125,7 +125,7 @@ class _Rounds:
     def _aggregate(self, receipt: Receipt, round: int, previous: Commitment | None) -> dict[str, Any]:
         replies: list[Message] = []
         received: dict[str, Any] = {}
-        for name, digest in sorted((self._open(receipt, "inputs").values or {}).items()):
+        for name, digest in sorted(self._values(receipt, "inputs").items()):
             answer = self._receipts.get((name, digest))
             if answer is None:
                 raise _Unknown(f"the receipt of {name} is not shown")
@@ -170,12 +170,17 @@ class _Rounds:
         return arrays
 
     def _metrics(self, receipt: Receipt) -> dict[str, Any]:
-        opened = self._open(receipt, "metrics")
-        values = opened.values or {}
+        values = self._values(receipt, "metrics")
         return {
             entry.name: np.frombuffer(values[entry.name], _NUMPY[entry.dtype]).reshape(entry.shape)
-            for entry in opened.entries
+            for entry in self._open(receipt, "metrics").entries
         }
+
+    def _values(self, receipt: Receipt, field: str) -> dict[str, bytes]:
+        values = self._open(receipt, field).values
+        if values is None:
+            raise _Unknown(f"the values of {field} in a receipt of {receipt.fields['worker']} are not opened")
+        return values
 
 
 def _compare(round: int, field: str, expected: Commitment, actual: Commitment) -> None:

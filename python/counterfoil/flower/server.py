@@ -252,6 +252,8 @@ class Recorded(Strategy):
         bound = {"received": sent, "sent": answered, "metrics": commit_tensors(metrics)}
         for field, commitment in bound.items():
             _check_bound(field, commitment, opened.get(field))
+        if opened["metrics"].values is None:
+            raise InvalidInput("its receipt does not open the values of metrics", where="metrics")
         return _Answer(node, lane, journal, receipt.digest, arrays, metrics)
 
     def _last_round(self, lane: tuple[str, int], journal: bytes) -> tuple[Receipt, dict[str, Opened]]:
