@@ -50,6 +50,7 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise InvalidInput(f"{folder} is not empty and holds no run", where=str(folder))
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
     # The specification last: with it, the folder is a run's.
     for name, content in sorted(files.items(), key=lambda file: file[0] == "spec.json"):
         if _NAME.fullmatch(name) is None:

@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from counterfoil import Alias, Run
 from counterfoil.commit import Description, Pending, commit_tensors, start
-from counterfoil.errors import InvalidInput, NotFound
+from counterfoil.errors import InvalidInput
+from counterfoil.invitation import invite, join
 from counterfoil.torch.collect import gradient, is_fully_sharded, is_sharded
 from counterfoil.torch.exchange import exchange
 
@@ -69,7 +70,10 @@ def open_lane(
                 if (folder / "spec.json").exists()
                 else Run.create(folder, **keys, **options)
             )
-            told = {"run": run.id, "files": _invitation(run)}
+            told = {
+                "run": run.id,
+                "files": {name: base64.b64encode(file).decode() for name, file in invite(run).items()},
+            }
         except BaseException as refused:
             failed = refused
             told = {"failed": f"{type(refused).__name__}: {refused}"}
@@ -77,7 +81,8 @@ def open_lane(
     told = json.loads(exchange(json.dumps(told).encode())[0])
     if failed is None and rank and "failed" not in told:
         try:
-            run = _join(folder, rank, told["run"], told["files"], keys)
+            files = {name: base64.b64decode(text) for name, text in told["files"].items()}
+            run = join(folder, told["run"], files, lane=rank, rank=rank, **keys)
         except BaseException as refused:
             failed = refused
     of_ranks = [
@@ -94,52 +99,6 @@ def open_lane(
         raise failed
     other = next(index for index, text in enumerate(of_ranks) if text)
     raise InvalidInput(f"rank {other} could not open its lane: {of_ranks[other]}", where=str(path))
-
-
-def _invitation(run: Run) -> dict[str, str]:
-    """What another machine needs of a run to join it: its files, and its owner's log up to the first receipt."""
-    run.flush()
-    journal = run.path / "workers" / run.worker.lower() / str(run.lane) / "journal"
-    files = {journal: _up_to_genesis(journal.read_bytes())}
-    files |= {
-        file: file.read_bytes() for file in (run.path / "spec.json", *(run.path / "recipe").rglob("*.py"))
-    }
-    return {
-        file.relative_to(run.path).as_posix(): base64.b64encode(content).decode()
-        for file, content in files.items()
-    }
-
-
-def _up_to_genesis(journal: bytes) -> bytes:
-    """A journal's frames up to its first receipt (docs/format.md, sections 6 and 7)."""
-    end = 0
-    while end < len(journal):
-        begin, end = end + 16, end + 16 + int.from_bytes(journal[end : end + 4], "big")
-        if journal[begin : begin + 1] == b"R":
-            return journal[:end]
-    raise NotFound("the run has no first receipt yet")
-
-
-def _join(folder: Path, rank: int, run: str, files: dict[str, str], keys: dict[str, Any]) -> Run:
-    if not (folder / "spec.json").exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise InvalidInput(f"{folder} is not empty and holds no run", where=str(folder))
-        (folder / "objects").mkdir(parents=True, exist_ok=True)
-        # The specification last: with it, the folder is a run's.
-        for name, content in sorted(files.items(), key=lambda file: file[0] == "spec.json"):
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(base64.b64decode(content))
-    try:
-        opened = Run.open(folder, lane=rank, **keys)
-    except NotFound:
-        opened = Run.join(folder, lane=rank, rank=rank, **keys)
-    if opened.id != run:
-        opened.close()
-        raise InvalidInput(
-            f"{folder} holds another run than rank 0's", expected=run, actual=opened.id, where=str(folder)
-        )
-    return opened
 
 
 def observe(run: Run) -> None:
