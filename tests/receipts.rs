@@ -42,7 +42,7 @@ fn filled(kind: &'static Kind) -> Body {
 }
 
 /// Kind, digest, signature by the key 2a2a..: eth-account's `encode_typed_data` and `sign_message`.
-const SIGNED: [(&str, &str, &str); 8] = [
+const SIGNED: [(&str, &str, &str); 11] = [
     (
         "genesis",
         "148e0617c37faf8dcf50808b4f4877f8bb39afb1e8ff1e567a05fba74490aa65",
@@ -82,6 +82,21 @@ const SIGNED: [(&str, &str, &str); 8] = [
         "tree-head",
         "f278ad66446408031fcb03577b0db6f16722695158082086e15e679ecd3d2a73",
         "7b15031821c5259f9ab6a975cc488c0c272f61495fa631e57e7363820d3884c2413073e82cb0582aaf16e814fd658706c07b356fa09ac463e08feedc189ef6051b",
+    ),
+    (
+        "round",
+        "92befe2906993e63e306029e6dd693f84e8fff2758b7885e198759f73ffb737b",
+        "d981e53d955a73f4af9585d895cbe26fcde899095c7d3636efa3dfa3cb27c09129b13e88d179a3a25ea6fe016f1e3cfaaedc55b4ec7c0973144637d6bc5fb3a11c",
+    ),
+    (
+        "aggregation",
+        "d02e7434e2ef18f8c9468b7cf204364218f2b251405970abf36780310f63cad7",
+        "a333649bd9bc5ee251db571cd220195c32877b2d8539ebbc3f05b2495da3b61d771a03638094572e28055d8f51d3fc8067b4d8e6d193e75f1f80b44eaff305c91c",
+    ),
+    (
+        "observed-head",
+        "961e9f44e16ef3464aec1c1c0cef542a2da9748f43f6265573c9cff59b35ab4d",
+        "d79a3356c7275476d4b9038334edb1eec09f2f0e1660534b005ef44fb783d9290f1694b28e9ad1049521f38d66d94f6c7622c323c342c5aaceb7f67779970ea21b",
     ),
 ];
 

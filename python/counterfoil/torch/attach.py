@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import copy
 import functools
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from counterfoil.errors import InvalidInput, RunClosed
 from counterfoil.torch import collect, resume
 from counterfoil.torch.budget import STATE, Budget, Spent
 from counterfoil.torch.distributed import Contributions, is_distributed, observe
+from counterfoil.torch.exchange import exchange
 from counterfoil.torch.hooks import Hooks, innermost
 from counterfoil.torch.sharded import Parts
 
@@ -127,6 +129,17 @@ def attach(
     # A trainer's callback is given the model without what reduces its gradients.
     contributes = is_distributed(model) or (run.ranks > 1 and not collector.has_parts())
     cadence = _cadence(run, every, checkpoint_every, contributes=contributes)
+    if run.ranks > 1:
+        # One that did something else at some step would wait for the others for ever, or they for it.
+        told = exchange(json.dumps([cadence, budget is not None, restore]).encode())
+        odd = next((rank for rank, each in enumerate(told) if each != told[0]), None)
+        if odd is not None:
+            raise InvalidInput(
+                f"rank {odd} attaches with other options than rank 0",
+                expected=told[0].decode(),
+                actual=told[odd].decode(),
+                where=f"rank {odd}",
+            )
     steered = None if budget is None else Budget(budget, cadence, run.spec.get("policy", {}))
     return Recorder(run, collector, cadence, steered, dict(also or {}), restore=restore)
 
@@ -364,6 +377,8 @@ class Recorder:
         if not self._is_due("gradients"):
             return None
         with self._spent.on("gradients"):
+            if self._parts is not None:
+                self._collect.reshard()
             gradients = self._start(self._collect.gradients(optimizer))
             self._spent.did("gradients")
         self._waits = not gradients.done

@@ -133,7 +133,7 @@ class Contributions:
         self._reduced: set[str] = set()
         self._mixed = False
         named = collector.named_parameters()
-        self._names = {name: names for names, _ in named for name in names}
+        self._names = {name: (names, each.dtype) for names, each in named for name in names}
         # What gathers a sharded parameter makes a plain one, which is there in the forward pass.
         self._gathered: dict[int, torch.Tensor] = {}
         self._handles = [
@@ -154,7 +154,9 @@ class Contributions:
             if is_sharded(parameter):
                 self._apart = False  # here too: tensor parallelism, or nobody gathered it
                 continue
-            names = self._names.get(prefix + name)
+            names, dtype = self._names.get(prefix + name, (None, None))
+            # In another precision than the parameter's a process alone would compute something else.
+            self._apart &= parameter.dtype == dtype
             if names is None or id(parameter) in self._gathered or not parameter.is_leaf:
                 continue
             self._gathered[id(parameter)] = parameter
