@@ -48,7 +48,10 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
         InvalidInput: A name leads elsewhere, or the folder holds something else.
         StorageError: It cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
+    # What a process left that ended amid this is made anew.
+    if any(
+        file.relative_to(folder).as_posix() not in files for file in folder.rglob("*") if not file.is_dir()
+    ):
         raise InvalidInput(f"{folder} is not empty and holds no run", where=str(folder))
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     # The specification last: with it, the folder is a run's.

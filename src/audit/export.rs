@@ -15,8 +15,8 @@ use crate::evidence::{FieldOpening, Frame, Log, Mark, Opened, OpeningFrame, Part
 use crate::journal::JournalError;
 use crate::keys::KeyFolder;
 use crate::ledger::LedgerError;
-use crate::primitives::Digest;
-use crate::receipt::schema::{HEADER, Kind};
+use crate::primitives::{Address, Digest};
+use crate::receipt::schema::{HEADER, Kind, OBSERVED_HEAD};
 use crate::receipt::{Body, Signer, Value};
 
 /// What goes into a bundle.
@@ -46,6 +46,9 @@ struct Needed {
     tensors: BTreeSet<String>,
 }
 
+/// Sizes of the heads that other logs observed, by log.
+type Observed = BTreeMap<(Address, u32), BTreeSet<u64>>;
+
 /// Takes the frames of one log.
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), LedgerError> + 'a;
 
@@ -66,6 +69,7 @@ impl Record {
         if let Some(edge) = self.contents.damage.first() {
             return Err(damaged(&edge.edge, format!("{}; nothing was exported", edge.actual)));
         }
+        let observed = self.observed(selection)?;
         let mut parts = Vec::new();
         let mut add = |kind, name: &str, bytes: &[u8]| {
             let digest = crate::primitives::sha256(&[bytes]);
@@ -78,7 +82,7 @@ impl Record {
         let mut needed = Needed::default();
         for log in &self.contents.logs {
             let (mut hasher, mut size) = (sha2::Sha256::new(), 0);
-            self.write_log(log, selection, &mut needed, &mut |bytes| {
+            self.write_log(log, selection, &observed, &mut needed, &mut |bytes| {
                 hasher.update(bytes);
                 size += bytes.len() as u64;
                 Ok(())
@@ -119,7 +123,7 @@ impl Record {
         let head = Manifest { run, maker: signer.address(), parts }.sign(signer)?;
 
         let partial = self.partial_of(path)?;
-        let written = self.write(&partial, &head, selection, &objects, anchors);
+        let written = self.write(&partial, &head, selection, &observed, &objects, anchors);
         let failed = |error: std::io::Error| LedgerError::from(JournalError::of_file(path, &error));
         let named = written.and_then(|()| std::fs::rename(&partial, path).map_err(failed));
         if named.is_err() {
@@ -147,6 +151,7 @@ impl Record {
         partial: &Path,
         head: &[u8],
         selection: &Selection,
+        observed: &Observed,
         objects: &[&Entry],
         mut anchors: Vec<(&str, Vec<u8>)>,
     ) -> Result<(), LedgerError> {
@@ -157,7 +162,7 @@ impl Record {
         put(&self.contents.specification)?;
         self.contents.recipe.values().try_for_each(|bytes| put(bytes))?;
         for log in &self.contents.logs {
-            self.write_log(log, selection, &mut Needed::default(), &mut put)?;
+            self.write_log(log, selection, observed, &mut Needed::default(), &mut put)?;
         }
         for entry in objects {
             put(&self.object(entry)?.unwrap_or_default())?;
@@ -168,11 +173,26 @@ impl Record {
         file.sync_all().map_err(failed)
     }
 
+    fn observed(&self, selection: &Selection) -> Result<Observed, LedgerError> {
+        let mut observed = Observed::new();
+        let receipts =
+            self.contents.logs.iter().filter(|_| selection.steps.is_some()).flat_map(Log::receipts);
+        for receipt in receipts {
+            let receipt = receipt?;
+            let body = Kind::from_number(receipt.kind).filter(|kind| kind.number == OBSERVED_HEAD);
+            let Some(body) = body.and_then(|kind| Body::decode(kind, &receipt.body).ok()) else { continue };
+            let log = (body.address("observedWorker"), body.unsigned("observedLane") as u32);
+            observed.entry(log).or_default().insert(body.unsigned("size"));
+        }
+        Ok(observed)
+    }
+
     /// The frames of one log as far as the selection shows them.
     fn write_log(
         &self,
         log: &Log,
         selection: &Selection,
+        observed: &Observed,
         needed: &mut Needed,
         sink: &mut Sink<'_>,
     ) -> Result<(), LedgerError> {
@@ -183,9 +203,14 @@ impl Record {
         };
         log.delegations().iter().try_for_each(|delegation| put(Frame::Delegation(delegation.clone())))?;
         let own = self.contents.anchors.iter().filter(|(_, a)| (a.worker, a.lane) == (log.worker, log.lane));
-        let anchored: BTreeSet<u64> = own.map(|(_, anchor)| anchor.size).collect();
+        let mut named: BTreeSet<u64> = own.map(|(_, anchor)| anchor.size).collect();
+        named.extend(observed.get(&(log.worker, log.lane)).into_iter().flatten());
         let last = log.heads().next_back().map(|head| head.body.digest());
-        let is_whole = selection.steps.is_none();
+        // Each head names the one before, and where nothing is withheld a verifier follows them.
+        let is_whole = (0..log.shown()).try_fold(true, |is_whole, index| {
+            let is_shown = |shown: Shown| selection.shows(body_of(&shown).as_ref());
+            Ok::<_, LedgerError>(is_whole && (selection.steps.is_none() || is_shown(log.read(index)?)))
+        })?;
         let mut withheld = CompactRange::default();
         let mut layouts = HashSet::new();
         let mut marks = log.marks().iter().peekable();
@@ -195,9 +220,7 @@ impl Record {
                 match mark {
                     Mark::Withheld(range) => withheld.extend(range.clone()),
                     Mark::Head(head)
-                        if is_whole
-                            || anchored.contains(&head.size())
-                            || Some(head.body.digest()) == last =>
+                        if is_whole || named.contains(&head.size()) || Some(head.body.digest()) == last =>
                     {
                         flush(&mut withheld, &mut put)?;
                         put(Frame::Head(head.clone()))?;
@@ -209,8 +232,7 @@ impl Record {
                 break;
             }
             let shown = log.read(index)?;
-            let kind = Kind::from_number(shown.receipt.kind);
-            let body = kind.and_then(|kind| Body::decode(kind, &shown.receipt.body).ok());
+            let body = body_of(&shown);
             if withheld.count() == 0 {
                 withheld = CompactRange::from(sequence);
             }
@@ -328,6 +350,10 @@ fn open(log: &Log, field: &FieldOpening, body: &Body) -> Option<Opened> {
         return None;
     };
     log.open(field, digest).ok()
+}
+
+fn body_of(shown: &Shown) -> Option<Body> {
+    Kind::from_number(shown.receipt.kind).and_then(|kind| Body::decode(kind, &shown.receipt.body).ok())
 }
 
 fn flush(

@@ -56,7 +56,8 @@ pub(super) fn check_anchors(log: &Heads, run: Digest, evidence: &Evidence<'_>, f
     }
 }
 
-/// Whoever hands a head over has signed it before. What is anchored of the log that observed it dates it as well.
+/// Where a log does not hold what another one observed of it, one of the two was written anew or speaks falsely.
+/// What is anchored of the log that observed a head dates the head as well.
 pub(super) fn check_observed(logs: &[Heads], run: Digest, findings: &mut Findings) {
     for (by, observed) in logs.iter().flat_map(|log| log.observed.iter().map(move |each| (log, each))) {
         let Observed { place, worker, lane, size, root, .. } = observed;
@@ -66,7 +67,7 @@ pub(super) fn check_observed(logs: &[Heads], run: Digest, findings: &mut Finding
                 .push(format!("{place}: the ledger of {worker} lane {lane} that it observed is not here"));
             continue;
         };
-        let place = format!("{}: its first {size} receipts <- {place}", log.place);
+        let place = format!("{place} <- {}: its first {size} receipts", log.place);
         match log.roots.get(size) {
             Some(actual) if actual == root => date(by, observed, run, findings),
             Some(actual) => findings.broken(place, root, actual),

@@ -6,18 +6,26 @@ from pathlib import Path
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor import Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
 
 import counterfoil.torch
 
 
 def build():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(33, 24), torch.nn.ReLU(), torch.nn.Linear(24, 10))
+    model = torch.nn.Sequential(
+        torch.nn.LayerNorm(33), torch.nn.Linear(33, 24), torch.nn.ReLU(), torch.nn.Linear(24, 10)
+    )
     # A weight that two layers share, and rows that no number of processes divides.
     model.append(torch.nn.Linear(10, 10, bias=False))
     model.append(torch.nn.Linear(10, 10, bias=False))
-    model[4].weight = model[3].weight
+    model[5].weight = model[4].weight
     return model
 
 
@@ -25,11 +33,12 @@ def divided(layout, model):
     """The model as these processes hold it."""
     if layout == "columns":
         mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-        return parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        rows = ColwiseParallel(input_layouts=Shard(1))
+        return parallelize_module(model, mesh, {"0": SequenceParallel(), "1": rows, "3": RowwiseParallel()})
     if layout == "replicas":
         return fully_shard(model, mesh=init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "columns"))
-    parallelize_module(model, mesh["columns"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    parallelize_module(model, mesh["columns"], {"1": ColwiseParallel(), "3": RowwiseParallel()})
     return fully_shard(model, mesh=mesh["rows"])
 
 
@@ -44,12 +53,16 @@ def work(rank, layout, ranks, port, folder):
     torch.distributed.init_process_group("gloo", rank=rank, world_size=ranks)
     model = divided(layout, build())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    with torch.no_grad():
+        model(torch.ones(8, 6, 33))  # leaves the parameters of `fully_shard` gathered
     with counterfoil.torch.open_lane(folder / "run", key=counterfoil.Key.generate()) as run:
         run.attach(model, optimizer, every=1, checkpoint_every=1)
         for step in range(2):
             # Processes that divide a tensor among them compute with one batch.
             torch.manual_seed(step if layout == "columns" else 100 * (rank // 2) + step)
-            images = torch.randn(8, 33)
+            images = torch.randn(8, 6, 33)
+            with torch.no_grad():
+                model(images)
             optimizer.zero_grad()
             model(images).square().mean().backward()
             optimizer.step()

@@ -298,8 +298,8 @@ def _check_bound(field: str, expected: Commitment, opened: Opened | None) -> Non
 
 
 def _check_shapes(sent: Commitment, answered: Commitment) -> None:
-    """Strategies fail, for all, where one client's arrays have other names or shapes."""
-    shapes = [{each.name: str(each.shape) for each in side.entries} for side in (sent, answered)]
+    """Strategies fail, for all, where one client's arrays have other names or shapes; another dtype changes the result's."""
+    shapes = [{each.name: f"{each.dtype} {each.shape}" for each in side.entries} for side in (sent, answered)]
     for name in sorted({**shapes[0], **shapes[1]}):
         expected, actual = (shape.get(name) for shape in shapes)
         if expected != actual:

@@ -120,22 +120,26 @@ def attach(
     if budget is not None and not 0 < budget < 1:
         raise InvalidInput(f"a budget is a share between 0 and 1, found {budget}", where="budget")
     collector = collect.Collector(model, inner)
+    collector.reshard()
     if collector.has_parts() and (run.ranks == 1 or budget is not None):
         raise InvalidInput(
             "several processes hold parts of this model: all of them open the run with counterfoil.torch.open_lane, and "
             "commit at the same steps, which no budget chooses",
             where="model",
         )
-    # A trainer's callback is given the model without what reduces its gradients.
-    contributes = is_distributed(model) or (run.ranks > 1 and not collector.has_parts())
-    cadence = _cadence(run, every, checkpoint_every, contributes=contributes)
+    cadence = _cadence(run, every, checkpoint_every, contributes=is_distributed(model))
     if run.ranks > 1:
         # One that did something else at some step would wait for the others for ever, or they for it.
-        told = exchange(json.dumps([cadence, budget is not None, restore]).encode())
+        parts = [
+            (names, tensor.shape)
+            for names, tensor in collector.named_parameters()
+            if collect.is_sharded(tensor)
+        ]
+        told = exchange(json.dumps([cadence, budget is not None, restore, parts]).encode())
         odd = next((rank for rank, each in enumerate(told) if each != told[0]), None)
         if odd is not None:
             raise InvalidInput(
-                f"rank {odd} attaches with other options than rank 0",
+                f"rank {odd} attaches with other options than rank 0, or holds parts of another model",
                 expected=told[0].decode(),
                 actual=told[odd].decode(),
                 where=f"rank {odd}",
@@ -179,6 +183,13 @@ def _cadence(
     for name, floor in run.spec.get("policy", {}).items():
         cadence[name] = min(filter(None, (floor, cadence.get(name))), default=0)
     return cadence
+
+
+def _is_wanted_by_all(wanted: bool) -> bool:
+    try:
+        return all(each == b"yes" for each in exchange(b"yes" if wanted else b"no"))
+    except RuntimeError:
+        return False  # one of them ended, or the group did
 
 
 def _copy(value: Any) -> Any:
@@ -279,6 +290,8 @@ class Recorder:
             for each in self.optimizers
         ]
         _active[id(run)] = self
+        if run.ranks > 1:
+            observe(run)  # a lane that is left out later is missed
         run.on_flush(self._write)
         run.on_close(self._close)
 
@@ -535,9 +548,11 @@ class Recorder:
             interrupted = incomplete or (reason != 0 and bool(self._batches))
             # Weights that were loaded or averaged after the last step are not that step's state.
             changed = self._versions() != self._collect.versions(anew=True)()
-            # Where parts are on other processes, these may have ended.
-            apart = self._parts is not None and reason != 0
-            if not (interrupted or changed or apart or self._checkpointed == self.run.step):
+            wanted = not (interrupted or changed or self._checkpointed == self.run.step)
+            if self._parts is not None:
+                # A state whose parts are on other processes is stored by all of them or not at all.
+                wanted = reason == 0 and _is_wanted_by_all(wanted)
+            if wanted:
                 self._checkpoint(self.run.step)
             self.settle(collect.randomness)
             return incomplete

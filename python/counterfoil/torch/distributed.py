@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,12 +108,15 @@ def observe(run: Run) -> None:
     own = {"run": run.id, "worker": run.worker, "lane": run.lane, "size": head.size, "root": head.root.hex()}
     told = exchange(json.dumps(own).encode())
     if distributed.get_rank() == 0:
-        for rank, text in enumerate(told):
-            each = json.loads(text)
-            # Each speaks of the lane of its rank alone. One that records another run is none of this one's.
-            if rank > 0 and each["run"] == run.id and each["lane"] == rank:
-                root = bytes.fromhex(each["root"])
-                run.record_observed_head(each["worker"], each["lane"], size=each["size"], root=root)
+        for rank, text in enumerate(told[1:], 1):
+            try:
+                each = json.loads(text)
+                # Each speaks of the lane of its rank alone. One that records another run is none of this one's.
+                if each["run"] == run.id and each["lane"] == rank:
+                    root = bytes.fromhex(each["root"])
+                    run.record_observed_head(each["worker"], rank, size=each["size"], root=root)
+            except (ValueError, TypeError, KeyError, RecursionError, InvalidInput) as nonsense:
+                warnings.warn(f"rank {rank} did not say how far it has come: {nonsense!r}", stacklevel=2)
 
 
 class Contributions:
@@ -167,8 +171,12 @@ class Contributions:
     def _take(self, names: list[str], parameter: torch.Tensor) -> None:
         # What is added to a gradient that was reduced before stands on the other ranks' as well.
         self._mixed |= names[0] in self._reduced
-        # Whether `fully_shard` has reduced it by then is not to be known here.
-        if self._sharded or any(each.require_backward_grad_sync for each in self._reducers):
+        # Whether it was reduced by then is not to be known of `fully_shard`, and of a wrapper that is not here.
+        if (
+            self._sharded
+            or not self._reducers
+            or any(each.require_backward_grad_sync for each in self._reducers)
+        ):
             self._reduced.add(names[0])
         if self._is_due():
             self._taken[names[0]] = start(gradient(names, parameter.grad))

@@ -11,6 +11,11 @@ import numpy as np
 import torch
 from torch import distributed
 
+from counterfoil.errors import InvalidInput
+
+ROOM = 1 << 28
+"""Most bytes that one process may tell."""
+
 _group: tuple[Any, Any] | None = None
 """The processes' own group, and the group of all processes that it was made for."""
 
@@ -25,11 +30,24 @@ def _side() -> Any:
 
 
 def exchange(payload: bytes) -> list[bytes]:
-    """Gives every process the payloads of all, by their ranks; every process calls it at the same time."""
+    """Gives every process the payloads of all, by their ranks; every process calls it at the same time.
+
+    Raises:
+        InvalidInput: One tells more than 256 MiB; `.where` names it.
+        RuntimeError: One of them ended, or did not come within half an hour.
+    """
     group, ranks = _side(), distributed.get_world_size()
     size = torch.tensor([len(payload)])
     sizes = [torch.empty_like(size) for _ in range(ranks)]
     distributed.all_gather(sizes, size, group=group)
+    for rank, each in enumerate(sizes):
+        if not 0 <= int(each) <= ROOM:
+            raise InvalidInput(
+                f"rank {rank} tells {int(each)} bytes",
+                expected=f"at most {ROOM}",
+                actual=str(int(each)),
+                where=f"rank {rank}",
+            )
     room = max(int(each) for each in sizes)
     own = torch.zeros(max(room, 1), dtype=torch.uint8)
     own[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())

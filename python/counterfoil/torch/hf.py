@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from counterfoil.torch.budget import STATE
 
 if TYPE_CHECKING:
     from counterfoil import Run
@@ -36,7 +39,13 @@ class Callback(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
     ) -> None:
         """Attaches the run."""
-        recorder = self._run.attach(model, optimizer, **self._options)
+        options = self._options
+        if self._run.ranks > 1:
+            # What reduces gradients stands around this model, and a recorder does not see it.
+            every = options.get("every", 50)
+            parts = every if isinstance(every, Mapping) else dict.fromkeys(STATE, every)
+            options = options | {"every": {"contribution": 1} | dict(parts)}
+        recorder = self._run.attach(model, optimizer, **options)
         if self._watched is model:
             return  # trained before, and now further
 

@@ -28,10 +28,13 @@ class Parts:
 
     def start(self, state: State, *, keep: bool = False) -> Pending:
         """As `counterfoil.commit.start`; parts on a device are copied to the CPU, which is flagged as a fallback."""
+        # A gradient may still be a sum of which each process has a part; those of norms under sequence parallelism are.
+        summed = {name: value.full_tensor() for name, value in state.items() if _is_sum(value)}
+        state = state | summed
         divided = {name: value for name, value in state.items() if is_sharded(value)}
         if not divided:
             return start(state, keep=keep)
-        local = {name: _local(name, value) for name, value in divided.items()}
+        local = {name: own_part(value) for name, value in divided.items()}
         fallback = any(not tensor.is_cpu for tensor in local.values())
         whole: State = {name: tensor for name, tensor in local.items() if _placed(divided[name]) is None}
         own = {name: tensor.cpu() for name, tensor in local.items() if name not in whole}
@@ -81,10 +84,8 @@ def _placed(tensor: Any) -> tuple[tuple[int, ...], bool] | None:
     return tuple(chunk.offsets), max(divided) == 0
 
 
-def _local(name: str, tensor: Any) -> torch.Tensor:
-    if any(place.is_partial() for place in tensor.placements):
-        raise InvalidInput(f"{name} is a sum whose summands lie on several processes", where=name)
-    return own_part(tensor)
+def _is_sum(value: Any) -> bool:
+    return is_sharded(value) and any(place.is_partial() for place in value.placements)
 
 
 def _part(name: str, tensor: Any, local: torch.Tensor) -> Shard | Block | None:
@@ -123,7 +124,7 @@ def _decode(rank: int, payload: bytes) -> dict[str, Shard | Block]:
                 offset, shape, dtype = box
                 parts[name] = Block(tuple(offset), tuple(shape), dtype, own)
         return parts
-    except (ValueError, TypeError, AttributeError, InvalidInput) as refused:
+    except (ValueError, TypeError, AttributeError, RecursionError, InvalidInput) as refused:
         raise InvalidInput(
             f"rank {rank} told no hashes of its parts: {refused}", where=f"rank {rank}"
         ) from None

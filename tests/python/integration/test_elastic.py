@@ -64,7 +64,8 @@ def test_a_killed_rank_and_the_others_go_on_from_a_common_checkpoint(tmp_path, e
         assert went_on[-1] == KILLED_AFTER - 1, lane
     assert f"at {elastic.STEPS} steps they are shown to have applied one gradient" in " ".join(verdict.notes)
     observed = [each.fields["size"] for each in record.receipts() if each.kind == "observed-head"]
-    assert len(observed) == (ranks - 1) * (1 + 2)  # at step 2, and behind the restart at 4 and 6
+    # At each attach, at step 2, and behind the restart at 4 and 6.
+    assert len(observed) == (ranks - 1) * (2 + 1 + 2)
     # The same training without an interruption.
     (tmp_path / "whole").mkdir()
     code, errors = trained(tmp_path / "whole", engine, ranks, kill_after=-1)

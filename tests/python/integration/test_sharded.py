@@ -28,10 +28,10 @@ def test_all_processes_commit_to_the_one_model_that_they_hold(tmp_path, layout, 
         last = [each for each in record.receipts(worker, lane) if each.kind == "step"][-1]
         for field, tensors in held.items():
             found = {entry.name: entry for entry in record.opened(last)[field].entries}
-            assert found["4.weight"].kind == "alias" and found["4.weight"].target == "3.weight"
+            assert found["5.weight"].kind == "alias" and found["5.weight"].target == "4.weight"
             for name, tensor in tensors.items():
                 entry = found[name]
-                is_in_blocks = layout != "replicas" and name == "2.weight"
+                is_in_blocks = layout != "replicas" and name == "3.weight"
                 assert entry.kind == ("sharded" if is_in_blocks else "dense")
                 if not is_in_blocks:
                     assert entry.root == counterfoil.commit_bytes(tensor.contiguous().numpy()).root, name
