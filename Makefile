@@ -71,7 +71,7 @@ test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the 
 # The last is skipped without anvil: `make test-chain` brings it.
 crash: .venv/.extension ## Kill and starve: 1,000 recordings on a forgetful disk, 2,000 faulty nodes, 200 anchors (Linux)
 	CRASH_KILLS=1000 cargo test --release --quiet --test crash
-	OUTBOX_SCHEDULES=2000 cargo test --release --quiet --package counterfoil-devchain --test outbox -- --nocapture
+	OUTBOX_SCHEDULES=2000 cargo test --release --quiet --package counterfoil-devchain --test outbox -- --nocapture --include-ignored
 	cargo test --release --quiet --package counterfoil-devchain --test http -- --ignored
 	OUTBOX_KILLS=100 $(BIN)/python -m pytest -q -rs -s tests/python/integration/test_outbox_kills.py
 	RESUME_KILLS=8 $(BIN)/python -m pytest -q -s tests/python/integration/test_resume.py -k killed_anywhere

@@ -16,13 +16,16 @@ from training import state_root
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module", params=[("ddp", 2), ("ddp", 3), ("fsdp", 2), ("fsdp", 3)])
+PAIR = ("ddp", 2)
+
+
+@pytest.fixture(scope="module", params=[PAIR, ("ddp", 3), ("fsdp", 2), ("fsdp", 3)])
 def recorded(request, tmp_path_factory):
     """A folder for each scenario, and how many ranks there were."""
     engine, count = request.param
     folder = tmp_path_factory.mktemp(f"{engine}{count}")
     (folder / "recipe.py").write_text(trained.RECIPE)
-    scenarios = ["honest", "noise", "late", "drop", "alone"]
+    scenarios = ["honest", "noise", "drop", "alone", *["late"] * (request.param is PAIR)]
     for name in scenarios:
         (folder / name).mkdir()
     with socket.socket() as free:
@@ -111,6 +114,7 @@ def test_a_rank_that_contributes_something_else_than_its_batch_gives_is_named(re
     assert f"{worker} lane {count - 1}: contribution" in edge.edge
 
 
+@pytest.mark.parametrize("recorded", [PAIR], indirect=True)
 def test_a_difference_behind_the_first_checkpoint_is_no_accusation(recorded):
     """A recipe may keep what no checkpoint holds, and the steps before are not executed."""
     folder, count = recorded

@@ -10,7 +10,6 @@ import pytest
 
 import counterfoil
 import elastic
-from counterfoil.torch.replay import replay
 
 pytestmark = pytest.mark.timeout(300)
 KILLED_AFTER = 3
@@ -71,8 +70,6 @@ def test_a_killed_rank_and_the_others_go_on_from_a_common_checkpoint(tmp_path, e
     code, errors = trained(tmp_path / "whole", engine, ranks, kill_after=-1)
     assert code == 0, errors
     assert applied(tmp_path / "run") == applied(tmp_path / "whole/run")
-    verdict = replay(tmp_path / "run", ["1", "3", "5"], run_untrusted=True)
-    assert verdict.status == "verified"
 
 
 def test_a_rank_that_is_killed_leaves_the_evidence_of_all_and_its_gap_is_said(tmp_path):
