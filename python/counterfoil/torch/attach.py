@@ -14,7 +14,6 @@ import atexit
 import contextlib
 import copy
 import functools
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -27,8 +26,8 @@ from counterfoil import commit_tensors, cuda
 from counterfoil.commit import start
 from counterfoil.errors import InvalidInput, RunClosed
 from counterfoil.torch import collect, resume
-from counterfoil.torch.budget import STATE, Budget, Spent
-from counterfoil.torch.distributed import Contributions, is_distributed, observe
+from counterfoil.torch.budget import STATE, Budget, Spent, cadences
+from counterfoil.torch.distributed import Contributions, check_alike, is_distributed, observe
 from counterfoil.torch.exchange import exchange
 from counterfoil.torch.hooks import Hooks, innermost
 from counterfoil.torch.sharded import Parts
@@ -127,23 +126,9 @@ def attach(
             "commit at the same steps, which no budget chooses",
             where="model",
         )
-    cadence = _cadence(run, every, checkpoint_every, contributes=is_distributed(model))
+    cadence = cadences(run.spec.get("policy", {}), every, checkpoint_every, contributes=is_distributed(model))
     if run.ranks > 1:
-        # One that did something else at some step would wait for the others for ever, or they for it.
-        parts = [
-            (names, tensor.shape)
-            for names, tensor in collector.named_parameters()
-            if collect.is_sharded(tensor)
-        ]
-        told = exchange(json.dumps([cadence, budget is not None, restore, parts]).encode())
-        odd = next((rank for rank, each in enumerate(told) if each != told[0]), None)
-        if odd is not None:
-            raise InvalidInput(
-                f"rank {odd} attaches with other options than rank 0, or holds parts of another model",
-                expected=told[0].decode(),
-                actual=told[odd].decode(),
-                where=f"rank {odd}",
-            )
+        check_alike([cadence, budget is not None, restore], collector)
     steered = None if budget is None else Budget(budget, cadence, run.spec.get("policy", {}))
     return Recorder(run, collector, cadence, steered, dict(also or {}), restore=restore)
 
@@ -160,29 +145,6 @@ def recorder_of(run: Run) -> Recorder:
     if id(run) not in _active:
         raise InvalidInput("call run.attach(model, optimizer) before batches are drawn", where="batches")
     return _active[id(run)]
-
-
-def _cadence(
-    run: Run, every: int | Mapping[str, int], checkpoint_every: int, *, contributes: bool
-) -> dict[str, int]:
-    cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
-    cadence["contribution"] = int(contributes)
-    cadence |= dict.fromkeys(STATE, every if isinstance(every, int) else 50)
-    if not isinstance(every, int):
-        unknown = sorted(set(every) - set(cadence))
-        if unknown:
-            known = " ".join(cadence)
-            raise InvalidInput(f"every: there is no part {unknown[0]!r}", expected=known, where="every")
-        cadence |= every
-    cadence |= dict.fromkeys(("environment", "checkpoint"), checkpoint_every)
-    for name, number in cadence.items():
-        if not isinstance(number, int) or not 0 <= number < 2**32:
-            raise InvalidInput(
-                f"{name}: every {number} steps", expected="an int from 0 to 2^32 - 1", where=name
-            )
-    for name, floor in run.spec.get("policy", {}).items():
-        cadence[name] = min(filter(None, (floor, cadence.get(name))), default=0)
-    return cadence
 
 
 def _is_wanted_by_all(wanted: bool) -> bool:

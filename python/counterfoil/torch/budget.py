@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from counterfoil.errors import InvalidInput
+
 TRAINING = "training"
 STATE = ("parameters", "optimizer", "buffers")
 STEERED = {
@@ -141,3 +143,31 @@ class Budget:
     def _is_worth_it(cadence: Mapping[str, int], chosen: Mapping[str, int]) -> bool:
         """A policy receipt for every small change would cost more than it saves."""
         return any(abs(chosen[name] - cadence[name]) * 4 > cadence[name] for name in chosen)
+
+
+def cadences(
+    floors: Mapping[str, int], every: int | Mapping[str, int], checkpoint_every: int, *, contributes: bool
+) -> dict[str, int]:
+    """Every how many steps each part is committed to, by the run's floor and `attach`'s options.
+
+    Raises:
+        InvalidInput: A part is unknown, or a number is out of range; `.where` names it.
+    """
+    cadence = dict.fromkeys(("gradients", "hyperparameters", "randomness"), 1)
+    cadence["contribution"] = int(contributes)
+    cadence |= dict.fromkeys(STATE, every if isinstance(every, int) else 50)
+    if not isinstance(every, int):
+        unknown = sorted(set(every) - set(cadence))
+        if unknown:
+            known = " ".join(cadence)
+            raise InvalidInput(f"every: there is no part {unknown[0]!r}", expected=known, where="every")
+        cadence |= every
+    cadence |= dict.fromkeys(("environment", "checkpoint"), checkpoint_every)
+    for name, number in cadence.items():
+        if not isinstance(number, int) or not 0 <= number < 2**32:
+            raise InvalidInput(
+                f"{name}: every {number} steps", expected="an int from 0 to 2^32 - 1", where=name
+            )
+    for name, floor in floors.items():
+        cadence[name] = min(filter(None, (floor, cadence.get(name))), default=0)
+    return cadence

@@ -102,6 +102,26 @@ def open_lane(
     raise InvalidInput(f"rank {other} could not open its lane: {of_ranks[other]}", where=str(path))
 
 
+def check_alike(options: Any, collector: Collector) -> None:
+    """Refuses ranks that would record at different steps, or parts of different models; every rank calls it.
+
+    One that did something else at some step would wait for the others for ever, or they for it.
+
+    Raises:
+        InvalidInput: A rank differs from rank 0; `.where` names it.
+    """
+    parts = [(names, each.shape) for names, each in collector.named_parameters() if is_sharded(each)]
+    told = exchange(json.dumps([options, parts]).encode())
+    odd = next((rank for rank, each in enumerate(told) if each != told[0]), None)
+    if odd is not None:
+        raise InvalidInput(
+            f"rank {odd} attaches with other options than rank 0, or holds parts of another model",
+            expected=told[0].decode(),
+            actual=told[odd].decode(),
+            where=f"rank {odd}",
+        )
+
+
 def observe(run: Run) -> None:
     """Tells rank 0 how far this rank has recorded, which it records of all; every rank calls it at the same step."""
     head = run.tree_head()
