@@ -12,7 +12,7 @@ use super::specification::{Genesis, Specification};
 use super::states::{Same, same, states_at};
 use super::{Evidence, Findings, LogFindings};
 use crate::commit::merkle::CompactRange;
-use crate::commit::{State, leaf_hash};
+use crate::commit::{Entry, State, leaf_hash};
 use crate::evidence::{Log, Mark, TreeHead, kind_name};
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
@@ -44,8 +44,8 @@ struct Walk<'a> {
     /// For each part of the state after a step, the last shown receipt that speaks of it (0 for none), by the steps
     /// that lead here.
     states: BTreeMap<u64, [u64; STATE.len()]>,
-    /// Roots of the opened gradients to which this rank contributed, by the steps that lead here.
-    applied: BTreeMap<u64, Digest>,
+    /// Roots of the opened gradients to which this rank contributed, and of what it did, by the steps that lead here.
+    applied: BTreeMap<u64, (Digest, Option<Digest>)>,
     /// What it says of other logs and to them.
     observed: Vec<Observed>,
     rounds: Vec<(Digest, u64)>,
@@ -240,9 +240,14 @@ impl Walk<'_> {
         let before = self.step;
         self.order(body, position, &place, findings);
         let opened = check_openings(prepared, body, self.specification, evidence, &place, findings);
-        let gradients = opened.iter().find(|(name, _)| *name == "gradients");
         if kind.number == schema::STEP && body.bytes32("contribution") != Digest::ZERO {
-            self.applied.extend(gradients.map(|(_, state)| (self.step, state.commitment().root)));
+            let root = |field: &str| {
+                let state = &opened.iter().find(|(name, _)| *name == field)?.1;
+                let is_empty = !state.entries().iter().any(Entry::has_root);
+                (!is_empty).then(|| state.commitment().root)
+            };
+            let gradients = root("gradients");
+            self.applied.extend(gradients.map(|applied| (self.step, (applied, root("contribution")))));
         }
         match kind.number {
             schema::OBSERVED_HEAD => self.observed.push(Observed {

@@ -163,8 +163,8 @@ pub struct Findings {
     pub agreed: u64,
     /// Round receipts shown.
     pub rounds: u64,
-    /// Logs that show fewer steps than the others that contributed.
-    pub behind: Vec<String>,
+    /// What is odd of logs that contributed to the same steps: those that show fewer, or the same contribution.
+    pub of_ranks: Vec<String>,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.

@@ -14,8 +14,8 @@ pub(super) struct Rank {
     pub(super) lane: u32,
     /// Whether nothing is withheld.
     pub(super) is_whole: bool,
-    /// Roots of the applied gradients by step, of those steps that also have a contribution.
-    pub(super) applied: BTreeMap<u64, Digest>,
+    /// Of the steps that have a contribution, the roots of the applied gradients and of the contribution.
+    pub(super) applied: BTreeMap<u64, (Digest, Option<Digest>)>,
     /// Digests of its round receipts, each with its round.
     pub(super) rounds: Vec<(Digest, u64)>,
     /// Its aggregation receipts: which, of which round, and the opened inputs.
@@ -27,7 +27,7 @@ pub(super) struct Rank {
 pub(super) fn compare(ranks: &[Rank], findings: &mut Findings) {
     let mut steps: BTreeMap<u64, Vec<(&str, Digest)>> = BTreeMap::new();
     for rank in ranks {
-        for (step, root) in &rank.applied {
+        for (step, (root, _)) in &rank.applied {
             steps.entry(*step).or_default().push((&rank.place, *root));
         }
     }
@@ -50,12 +50,34 @@ pub(super) fn compare(ranks: &[Rank], findings: &mut Findings) {
     for rank in contributing {
         let own = rank.applied.keys().max().copied().unwrap_or(0);
         if own < last {
-            findings.behind.push(format!(
+            findings.of_ranks.push(format!(
                 "{}: shows no contribution after step {own}; others do up to step {last}",
                 rank.place
             ));
         }
     }
+    copied(ranks, findings);
+}
+
+/// Batches of several ranks differ, and so do their gradients: of equal ones, one may be a copy.
+fn copied(ranks: &[Rank], findings: &mut Findings) {
+    let mut first: BTreeMap<(u64, Digest), &str> = BTreeMap::new();
+    let mut copies: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for rank in ranks {
+        for (step, contribution) in rank.applied.iter().filter_map(|(step, (_, own))| Some((*step, (*own)?)))
+        {
+            let place = *first.entry((step, contribution)).or_insert(&rank.place);
+            if place != rank.place {
+                *copies.entry((&rank.place, place)).or_default() += 1;
+            }
+        }
+    }
+    let said = |((place, other), count)| {
+        format!(
+            "{place}: contributed the same gradients as the {other} at {count} steps, and shows no work of its own there"
+        )
+    };
+    findings.of_ranks.extend(copies.into_iter().map(said));
 }
 
 /// What was aggregated are round receipts of this run, of the same round, each party's own.

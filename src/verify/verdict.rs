@@ -310,7 +310,7 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
             "{ranks} ranks contributed; at {agreed} steps they are shown to have applied one gradient"
         ));
     }
-    notes.extend(findings.behind.iter().cloned());
+    notes.extend(findings.of_ranks.iter().cloned());
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }

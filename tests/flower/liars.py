@@ -151,9 +151,7 @@ def inside(message, context, call_next):
     if lie == "odd":
         reply.content["metrics"] = MetricRecord({**reply.content["metrics"], "more": 1})
     if lie == "dtype":
-        reply.content["arrays"] = changed(
-            reply.content["arrays"], lambda array: array.astype("float64") * 1e300
-        )
+        reply.content["arrays"] = changed(reply.content["arrays"], lambda array: array.astype("float64") + 1)
     if lie == "shape":
         reply.content["arrays"] = changed(reply.content["arrays"], lambda array: np.append(array, array))
     return reply

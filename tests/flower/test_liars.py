@@ -23,7 +23,7 @@ REASONS = {
     "steps": "its journal holds more than rounds",
     "sealed": "its receipt does not open the values of metrics",
     "odd": "its metrics are others than those of most",
-    "dtype": "array 'bias' is no answer to the one that was sent",
+    "dtype": "its dtypes are others than those of most",
     "shape": "array 'bias' is no answer to the one that was sent",
 }
 ENDS_THE_TRAINING = {"pickled", "odd", "shape"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +77,10 @@ class _Answer:
         return _name(self.lane)
 
     @property
-    def shape_of_metrics(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        return tuple((name, np.shape(value)) for name, value in sorted(self.metrics.items()))
+    def form(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+        """The shapes of its metrics, and the dtypes of its arrays."""
+        dtypes = [(name, str(array.dtype)) for name, array in sorted(self.arrays.items())]
+        return [(name, np.shape(value)) for name, value in sorted(self.metrics.items())], dtypes
 
 
 class Recorded(Strategy):
@@ -156,7 +157,7 @@ class Recorded(Strategy):
                 raise
             except CounterfoilError as refused:
                 self._refuse(server_round, node, refused)
-        self._refuse_odd_metrics(server_round, answers)
+        self._refuse_odd(server_round, answers)
         if not answers:
             return None, None
         for answer in answers.values():
@@ -196,17 +197,17 @@ class Recorded(Strategy):
         self.refused.append(Refused(round, node, reason, error.expected, error.actual))
         warnings.warn(f"round {round}: the reply of node {node} is left out: {reason}", stacklevel=3)
 
-    def _refuse_odd_metrics(self, round: int, answers: dict[str, _Answer]) -> None:
-        """Strategies stop the training where replies hold different numbers: one client could stop it for all."""
-        shapes = Counter(answer.shape_of_metrics for answer in answers.values()).most_common(1)
+    def _refuse_odd(self, round: int, answers: dict[str, _Answer]) -> None:
+        """Leaves out answers of another form than most: a strategy would stop, or take on one client's dtype, for all."""
+        forms = [answer.form for answer in answers.values()]
         for name, answer in list(answers.items()):
-            if answer.shape_of_metrics != shapes[0][0]:
+            usual = max(forms, key=forms.count)
+            if answer.form != usual:
                 del answers[name]
-                expected, actual = (
-                    str([name for name, _ in each]) for each in (shapes[0][0], answer.shape_of_metrics)
-                )
+                what = "metrics" if answer.form[0] != usual[0] else "dtypes"
+                expected, actual = (str(dict(form[what == "dtypes"])) for form in (usual, answer.form))
                 error = InvalidInput(
-                    "its metrics are others than those of most", expected=expected, actual=actual
+                    f"its {what} are others than those of most", expected=expected, actual=actual
                 )
                 self._refuse(round, answer.node, error)
 
@@ -298,8 +299,8 @@ def _check_bound(field: str, expected: Commitment, opened: Opened | None) -> Non
 
 
 def _check_shapes(sent: Commitment, answered: Commitment) -> None:
-    """Strategies fail, for all, where one client's arrays have other names or shapes; another dtype changes the result's."""
-    shapes = [{each.name: f"{each.dtype} {each.shape}" for each in side.entries} for side in (sent, answered)]
+    """Strategies fail, for all, where one client's arrays have other names or shapes."""
+    shapes = [{each.name: str(each.shape) for each in side.entries} for side in (sent, answered)]
     for name in sorted({**shapes[0], **shapes[1]}):
         expected, actual = (shape.get(name) for shape in shapes)
         if expected != actual:
