@@ -84,7 +84,7 @@ test-torch: .venv/.extension ## The recorder's tests under another torch (VERSIO
 		applied.py attach.py late_receipts.py device.py resume.py data.py budget.py replay.py)
 
 # flwr wants older versions of packages that the other tests have, and brings some that warn of each other.
-test-flower: .venv/.extension ## Federated training with Flower, in an environment of its own (5 minutes, 0.4 GB)
+test-flower: .venv/.extension ## Federated training with Flower, in an environment of its own (2 minutes, 0.4 GB)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python target/flower
 	$(BIN)/uv pip install --quiet --compile-bytecode --python target/flower/bin/python 'flwr$(if $(VERSION),==$(VERSION),>=1.39)' \
 		'pytest>=8.3' 'pytest-timeout>=2.3' 'scikit-learn>=1.5'

@@ -30,7 +30,7 @@ from counterfoil.torch.budget import STATE, Budget, Spent, cadences
 from counterfoil.torch.distributed import Contributions, check_alike, is_distributed, observe
 from counterfoil.torch.exchange import exchange
 from counterfoil.torch.hooks import Hooks, innermost
-from counterfoil.torch.sharded import Parts
+from counterfoil.torch.sharded import start_whole, store_whole
 
 if TYPE_CHECKING:
     from counterfoil import Commitment, Run
@@ -204,9 +204,9 @@ class Recorder:
         restore: bool,
     ):
         self.run, self.optimizers = run, collector.optimizers
-        self._parts = Parts() if collector.has_parts() else None
-        self._start = start if self._parts is None else self._parts.start
-        self._store = run.store if self._parts is None else functools.partial(self._parts.store, run)
+        self._has_parts = collector.has_parts()
+        self._start = start_whole if self._has_parts else start
+        self._store = functools.partial(store_whole, run) if self._has_parts else run.store
         self._collect, self._also = collector, also
         self._cadence, self._budget, self._policy_recorded = cadence, budget, False
         self._batches: list[collect.State] = []
@@ -352,7 +352,7 @@ class Recorder:
         if not self._is_due("gradients"):
             return None
         with self._spent.on("gradients"):
-            if self._parts is not None:
+            if self._has_parts:
                 self._collect.reshard()
             gradients = self._start(self._collect.gradients(optimizer))
             self._spent.did("gradients")
@@ -511,7 +511,7 @@ class Recorder:
             # Weights that were loaded or averaged after the last step are not that step's state.
             changed = self._versions() != self._collect.versions(anew=True)()
             wanted = not (interrupted or changed or self._checkpointed == self.run.step)
-            if self._parts is not None:
+            if self._has_parts:
                 # A state whose parts are on other processes is stored by all of them or not at all.
                 wanted = reason == 0 and _is_wanted_by_all(wanted)
             if wanted:

@@ -23,61 +23,58 @@ if TYPE_CHECKING:
     from counterfoil import Commitment, Run
 
 
-class Parts:
-    """Commits to the states of a model that several processes hold together; all do so at the same time."""
+def start_whole(state: State) -> Pending:
+    """As `counterfoil.commit.start`, called by all processes at the same time.
 
-    def start(self, state: State, *, keep: bool = False) -> Pending:
-        """As `counterfoil.commit.start`; parts on a device are copied to the CPU, which is flagged as a fallback."""
-        # A gradient may still be a sum of which each process has a part; those of norms under sequence parallelism are.
-        summed = {name: value.full_tensor() for name, value in state.items() if _is_sum(value)}
-        state = state | summed
-        divided = {name: value for name, value in state.items() if is_sharded(value)}
-        if not divided:
-            return start(state, keep=keep)
-        local = {name: own_part(value) for name, value in divided.items()}
-        fallback = any(not tensor.is_cpu for tensor in local.values())
-        whole: State = {name: tensor for name, tensor in local.items() if _placed(divided[name]) is None}
-        own = {name: tensor.cpu() for name, tensor in local.items() if name not in whole}
-        payload = _encode({name: _part(name, divided[name], tensor) for name, tensor in own.items()})
-        told = [_decode(rank, each) for rank, each in enumerate(exchange(payload))]
-        here = torch.distributed.get_rank()
-        for name in own:
-            ranks = divided[name].device_mesh.mesh.flatten().tolist()
-            # Of replicas of one box, this process speaks of its own.
-            ranks.sort(key=lambda rank: rank != here)
-            tag = describe(name, own[name][:0]).dtype
-            parts = _distinct(told[rank].get(name) for rank in ranks)
-            whole[name] = Sharded(tag, tuple(divided[name].shape), parts)
-        pending = start(state | whole, keep=keep)
-        return Pending(pending.finish, done=pending.done, fallback=pending.fallback or fallback)
+    Parts on a device are copied to the CPU, which is flagged as a fallback.
+    """
+    # A gradient may still be a sum of which each process has a part; those of norms under sequence parallelism are.
+    summed = {name: value.full_tensor() for name, value in state.items() if _is_sum(value)}
+    state = state | summed
+    divided = {name: value for name, value in state.items() if is_sharded(value)}
+    if not divided:
+        return start(state)
+    local = {name: own_part(value) for name, value in divided.items()}
+    fallback = any(not tensor.is_cpu for tensor in local.values())
+    whole: State = {name: tensor for name, tensor in local.items() if _placed(divided[name]) is None}
+    own = {name: tensor.cpu() for name, tensor in local.items() if name not in whole}
+    payload = _encode({name: _part(name, divided[name], tensor) for name, tensor in own.items()})
+    told = [_decode(rank, each) for rank, each in enumerate(exchange(payload))]
+    here = torch.distributed.get_rank()
+    for name in own:
+        ranks = divided[name].device_mesh.mesh.flatten().tolist()
+        # Of replicas of one box, this process speaks of its own.
+        ranks.sort(key=lambda rank: rank != here)
+        tag = describe(name, own[name][:0]).dtype
+        parts = _distinct(told[rank].get(name) for rank in ranks)
+        whole[name] = Sharded(tag, tuple(divided[name].shape), parts)
+    pending = start(state | whole)
+    return Pending(pending.finish, done=pending.done, fallback=pending.fallback or fallback)
 
-    def store(self, run: Run, state: State) -> Commitment:
-        """As `Run.store`: a whole tensor is put together for it, one at a time. Of blocks nothing is stored."""
-        commitment = self.start(state).finish()
-        run.store(
-            {
-                name: value
-                for name, value in state.items()
-                if not (is_sharded(value) or isinstance(value, Alias))
-            }
-        )
-        for name in (entry.name for entry in commitment.entries if entry.kind == "dense"):
-            value = state[name]
-            if is_sharded(value):
-                whole = value.full_tensor()
-                if torch.distributed.get_rank() == 0:
-                    run.store({name: whole})
-                # In a folder that all share it is there now, and not written again.
-                exchange(b"")
+
+def store_whole(run: Run, state: State) -> Commitment:
+    """As `Run.store`: a whole tensor is put together for it, one at a time. Of blocks nothing is stored."""
+    commitment = start_whole(state).finish()
+    run.store(
+        {name: value for name, value in state.items() if not (is_sharded(value) or isinstance(value, Alias))}
+    )
+    for name in (entry.name for entry in commitment.entries if entry.kind == "dense"):
+        value = state[name]
+        if is_sharded(value):
+            whole = value.full_tensor()
+            is_first = torch.distributed.get_rank() == 0
+            if is_first:
                 run.store({name: whole})
-        return commitment
+            # In a folder that all share it is there now, and not written again.
+            exchange(b"")
+            if not is_first:
+                run.store({name: whole})
+    return commitment
 
 
 def _placed(tensor: Any) -> tuple[tuple[int, ...], bool] | None:
     """Where this process's part begins, and whether all parts are runs of rows; None where each has the whole."""
-    divided = [
-        place.dim for place in tensor.placements if not place.is_replicate() and not place.is_partial()
-    ]
+    divided = [place.dim for place in tensor.placements if not place.is_replicate()]
     if not divided:
         return None
     (chunk,) = tensor.__create_chunk_list__()

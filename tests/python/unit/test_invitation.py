@@ -54,7 +54,7 @@ def test_a_folder_of_something_else_is_left_alone(owner, tmp_path):
     "name",
     [
         "../out",
-        "/tmp/out",
+        "/out",
         "recipe/../../out",
         "recipe/./x.py",
         "recipe/..",
