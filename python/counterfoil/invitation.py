@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from counterfoil._native import Key
-from counterfoil.errors import InvalidInput, NotFound, StorageError
+from counterfoil.durable import replace
+from counterfoil.errors import InvalidInput, NotFound
 from counterfoil.run import Run, Session
 
 _NAME = re.compile(
@@ -60,11 +61,7 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
             raise InvalidInput(
                 f"an invitation holds {name!r}, which is no file of a run", actual=name, where="invitation"
             )
-        try:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
-        except OSError as failed:
-            raise StorageError(str(failed), where=str(folder / name)) from None
+        replace(folder / name, content)
 
 
 def join(

@@ -21,7 +21,8 @@ import numpy as np
 from counterfoil import _native
 from counterfoil._native import Commitment
 from counterfoil.commit import commit_tensors
-from counterfoil.errors import CorruptJournal, InvalidInput, NotFound, StorageError
+from counterfoil.durable import replace
+from counterfoil.errors import CorruptJournal, InvalidInput, NotFound
 
 _TAG = b"counterfoil.record.v1"
 _LARGEST_LIST = 1 << 30
@@ -167,21 +168,5 @@ def _path(run: Path, root: bytes) -> Path:
 
 
 def _write(path: Path, records: list[Salted | None]) -> None:
-    """Replaces the file so that a crash leaves the old one or the new one."""
     lines = [_ERASED if each is None else f"{each.salt.hex()} {each.content.hex()}" for each in records]
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        for folder in (path.parent, path.parent.parent):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-    except OSError as failed:
-        raise StorageError(f"{path} cannot be written: {failed}", where=str(path)) from None
+    replace(path, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from counterfoil import (
     commit_tensors,
     verify,
 )
+from counterfoil.durable import replace
 from counterfoil.errors import InvalidInput, StorageError
 from counterfoil.flower.wire import (
     RECORD,
@@ -162,7 +162,7 @@ class Recorded(Strategy):
             return None, None
         for answer in answers.values():
             self._lanes[answer.node] = answer.lane
-            _install(self.run.path / journal_name(*answer.lane), answer.journal)
+            replace(self.run.path / journal_name(*answer.lane), answer.journal)
             self.run.store(answer.arrays)
         in_order = [answers[name] for name in sorted(answers)]
         arrays, metrics = self.strategy.aggregate_train(
@@ -321,22 +321,3 @@ def _check_numbers(arrays: dict[str, Any], metrics: dict[str, Any], weight: str)
         raise InvalidInput(
             f"{weight} is no weight", expected="a number above 0", actual=str(value), where=weight
         )
-
-
-def _install(path: Path, journal: bytes) -> None:
-    """Replaces a journal so that a crash leaves the old one or the new one."""
-    partial = path.with_name(f"journal.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(journal)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as failed:
-        raise StorageError(f"{path} cannot be written: {failed}", where=str(path)) from None
