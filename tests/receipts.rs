@@ -42,7 +42,7 @@ fn filled(kind: &'static Kind) -> Body {
 }
 
 /// Kind, digest, signature by the key 2a2a..: eth-account's `encode_typed_data` and `sign_message`.
-const SIGNED: [(&str, &str, &str); 11] = [
+const SIGNED: [(&str, &str, &str); 12] = [
     (
         "genesis",
         "148e0617c37faf8dcf50808b4f4877f8bb39afb1e8ff1e567a05fba74490aa65",
@@ -92,6 +92,11 @@ const SIGNED: [(&str, &str, &str); 11] = [
         "aggregation",
         "d02e7434e2ef18f8c9468b7cf204364218f2b251405970abf36780310f63cad7",
         "a333649bd9bc5ee251db571cd220195c32877b2d8539ebbc3f05b2495da3b61d771a03638094572e28055d8f51d3fc8067b4d8e6d193e75f1f80b44eaff305c91c",
+    ),
+    (
+        "replay",
+        "222f30747ff56c3a42aa84950277fd9b0fc1c3832bb37b445e2dff389d0485a5",
+        "ca142623daee1920a991965a4dad98543f176f64c06e632ce58b2ec156ffafbb79f229e4e2b531373ebd649d3e589eb0b5e7e39770a4f7401f5d2e4448ea9d4b1c",
     ),
     (
         "observed-head",
@@ -225,7 +230,7 @@ fn values_that_do_not_belong_are_refused() {
 /// A reserved kind that is found would be decoded with no field of its own.
 #[test]
 fn reserved_kinds_are_not_implemented() {
-    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 15, 18];
+    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 18];
     for number in 0..=21 {
         let found = Kind::from_number(number);
         assert_eq!(found.is_some(), numbers.contains(&number), "{number}");

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from counterfoil import _native
 from counterfoil._native import Key, Record, TreeHead
+from counterfoil.errors import InvalidInput
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -330,6 +331,60 @@ class Chain:
         name = f"development chain {self.chain_id}" if development else f"chain {self.chain_id}"
         return None if found is None else (name, found[0], development, found[1])
 
+    def beacon(self, record: Record) -> tuple[bytes, bytes]:
+        """The block that decides which steps of a finished run are sampled, after its prover could change any.
+
+        That is the first block as much later as the network's confirmations than the first anchor that covers the
+        owner's close receipt. The run's first anchor covers no step: the prover bound itself to this run before.
+
+        Args:
+            record: The run.
+
+        Returns:
+            The block's hash, and the digest of the tree head that was anchored, 32 bytes each: what
+            `counterfoil.torch.replay` draws from for `beacon:k`.
+
+        Raises:
+            InvalidInput: The run is not closed, or not anchored like this on this chain, or the block is not there
+                yet.
+            ChainError: The node refuses or does not answer.
+
+        Source:
+            docs/format.md, section 15.
+        """
+        receipts = record.receipts()
+        steps = [each.sequence for each in receipts if each.kind == "step"]
+        if not steps or receipts[-1].kind != "close":
+            raise InvalidInput("a beacon samples a closed run that has steps", where="beacon")
+        owner = receipts[0].fields["owner"]
+        own = [each for each in record.anchors if _is_lane(each, owner, 0)]
+        held = {int(each["index"]): each for each in own if (self.confirm(each) or ("", False))[1]}
+        first = held.get(0)
+        if first is None or int(first["size"]) > steps[0]:
+            raise InvalidInput(
+                "the run's first anchor on this chain covers a step, or is not recorded: its prover could have signed "
+                "it anew until the sample was kind. Anchor a run before its first step",
+                where="beacon",
+            )
+        covering = [index for index in sorted(held) if int(held[index]["size"]) >= len(receipts)]
+        if not covering or covering[0] - 1 not in held:
+            raise InvalidInput(
+                "which anchor first covers the close receipt is not recorded: anchor the closed run",
+                where="beacon",
+            )
+        anchor = held[covering[0]]
+        block, deciding = self._native.block_of(json.dumps(anchor))
+        if self._native.block_of(json.dumps(first))[0] >= block:
+            raise InvalidInput(
+                "the first anchor is not older than the one that covers the run", where="beacon"
+            )
+        found = self.rpc("eth_getBlockByNumber", [hex(deciding), False])
+        if found is None:
+            raise InvalidInput(
+                f"block {deciding} decides, and is not there yet", expected=str(deciding), where="beacon"
+            )
+        return bytes.fromhex(found["hash"][2:]), bytes.fromhex(anchor["headDigest"][2:])
+
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[Served]:
         """Serves a development chain's JSON-RPC to this machine, for web3.py or a wallet.
@@ -416,6 +471,10 @@ def _place(run: AnyRun, worker: str | None, lane: int) -> tuple[Path, str | None
     if isinstance(run, Record):
         return Path(run.path), worker, lane
     return run.path, run.worker, run.lane
+
+
+def _is_lane(anchor: Mapping[str, Any], worker: str, lane: int) -> bool:
+    return bool(anchor["worker"].lower() == worker.lower() and anchor["lane"] == lane)
 
 
 def _is_local(address: str) -> bool:

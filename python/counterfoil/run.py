@@ -23,6 +23,7 @@ from counterfoil.errors import InvalidInput
 from counterfoil.files import commit_files
 
 _FINISHED, _EXCEPTION = 0, 1
+_WORKER, _OBSERVER = 1, 3
 
 
 @dataclass(frozen=True)
@@ -134,15 +135,19 @@ class Run:
         rank: int = 0,
         key: Key | None = None,
         session: Session | None = None,
+        observes: bool = False,
     ) -> Self:
-        """Begins a new lane of an existing run: another worker, rank or device.
+        """Begins a new lane of an existing run: another worker, rank or device, or one who observes.
+
+        What an observer writes is no part of the training, and a step among it is refuted.
 
         Raises:
             NotFound: There is no run in the folder.
             RunExists: This key wrote this lane before.
         """
         key = key or Key.device()
-        ledger = _native.Ledger.join(Path(path), lane, rank, key, _session_key(session))
+        role = _OBSERVER if observes else _WORKER
+        ledger = _native.Ledger.join(Path(path), lane, role, rank, key, _session_key(session))
         return cls(Path(path), ledger, session.key if session else key, lane)
 
     @classmethod
@@ -339,6 +344,37 @@ class Run:
             "root": root,
         }
         return self._ledger.record("observed-head", told, {})
+
+    def record_replay(
+        self,
+        replayed: Receipt,
+        *,
+        outcome: int,
+        answer: bytes = bytes(32),
+        beacon: bytes = bytes(32),
+        commitment: bytes = bytes(32),
+        salt: bytes = bytes(32),
+    ) -> int:
+        """Signs what came of executing another worker's step again; see `counterfoil.attest`.
+
+        Args:
+            replayed: The step's receipt.
+            outcome: 1 the same, 2 another one, 0 a promise of an answer.
+            answer, beacon, commitment, salt: As docs/format.md, section 16, has them, 32 bytes each.
+        """
+        self._write()
+        told: dict[str, int | str | bytes] = {
+            "replayedWorker": replayed.fields["worker"],
+            "replayedLane": replayed.fields["lane"],
+            "replayedSequence": replayed.sequence,
+            "receipt": replayed.digest,
+            "outcome": outcome,
+            "beacon": beacon,
+            "commitment": commitment,
+            "answer": answer,
+            "salt": salt,
+        }
+        return self._ledger.record("replay", told, {})
 
     def record_files(self, path: str | os.PathLike[str]) -> int:
         """Signs which files hold a checkpoint of the last step, whatever saved them.

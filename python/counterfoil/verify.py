@@ -69,12 +69,14 @@ class ReplayReport:
         refuted: Fields that came out otherwise.
         notes: Remarks: steps that could not be replayed and why, how the child was confined.
         undecided: Findings that neither refute the run nor let it count as verified.
+        begins: Whether the recipe makes the state from which the run began.
     """
 
     steps: tuple[int, ...]
     refuted: tuple[Mismatch, ...] = ()
     notes: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    begins: bool = False
 
 
 class Verdict:
@@ -192,6 +194,7 @@ def verify(
         "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
         "notes": list(replay.notes) if replay else [],
         "undecided": list(replay.undecided) if replay else [],
+        "begins": bool(replay and replay.begins),
         "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
         "now": int(time.time()),
     }

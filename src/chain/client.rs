@@ -292,6 +292,16 @@ impl Client {
         })
     }
 
+    /// The number of the block that holds an anchor, by the chain's own word: the record's is a stranger's.
+    ///
+    /// # Errors
+    /// What the node reports.
+    pub fn block_of(&self, claimed: &AnchorRecord) -> Result<u64, ChainError> {
+        let AnchorRecord { run, worker, lane, size, root, head_digest: digest, .. } = *claimed;
+        let head = SignedHead { run, worker, lane, size, root, digest };
+        self.event_of(&head, Some(claimed.block_number)).map(|found| found.block_number)
+    }
+
     /// The record of an anchor that the contract holds, with its proof where the node gives it.
     pub(super) fn anchored(&self, head: &SignedHead, near: Option<u64>) -> Result<AnchorRecord, ChainError> {
         self.event_of(head, near).map(|record| self.with_proof(record))

@@ -17,8 +17,6 @@ use crate::receipt::schema::{self, Kind, SCHEMA_VERSION};
 use crate::receipt::{Blind, Body, LaneSecret, Receipt, Signer, Value, log_id, run_id};
 use crate::verify::{Specification, recipe_state};
 
-/// Role of a worker that trains.
-const ROLE_WORKER: u64 = 1;
 /// A tree head is signed every so many receipts, if the signer lets it.
 const HEAD_EVERY: u64 = GROUP_COMMIT_FRAMES;
 
@@ -106,7 +104,7 @@ impl Ledger {
         let dataset: Vec<_> = settings.dataset.iter().map(|field| ("dataset", field.clone())).collect();
         ledger.record("genesis", &genesis, &dataset)?;
         ledger.delegate(session, &[])?;
-        ledger.join(0)?;
+        ledger.join(schema::WORKER, 0)?;
         Ok(ledger)
     }
 
@@ -118,7 +116,7 @@ impl Ledger {
     pub fn join_run(
         folder: &std::path::Path,
         lane: u32,
-        rank: u32,
+        (role, rank): (u64, u32),
         signer: Arc<dyn Signer>,
         session: Option<Session>,
         keys: &KeyFolder,
@@ -129,7 +127,7 @@ impl Ledger {
         let (run, previous) = (genesis.bytes32("run"), genesis.digest());
         let mut ledger = Ledger::begin(folder, specification, run, previous, signer, lane, keys)?;
         ledger.delegate(session, &[])?;
-        ledger.join(rank)?;
+        ledger.join(role, rank)?;
         Ok(ledger)
     }
 
@@ -202,9 +200,9 @@ impl Ledger {
         Ok(())
     }
 
-    fn join(&self, rank: u32) -> Result<(), LedgerError> {
+    fn join(&self, role: u64, rank: u32) -> Result<(), LedgerError> {
         let fields = [
-            ("role", ROLE_WORKER.into()),
+            ("role", role.into()),
             ("rank", u64::from(rank).into()),
             ("secret", self.secret.public_hash().into()),
         ];
@@ -272,7 +270,7 @@ impl Ledger {
         ledger.delegate(session, log.delegations())?;
         if found <= u64::from(owns_genesis) {
             // The process that began this lane ended before it had joined.
-            ledger.join(0)?;
+            ledger.join(schema::WORKER, 0)?;
             return Ok(ledger);
         }
         let reason = u64::from(!was_closed);

@@ -101,8 +101,15 @@ pub const CLOSE: u16 = 7;
 pub const POLICY: u16 = 8;
 /// What was made of several parties' round receipts.
 pub const AGGREGATION: u16 = 15;
+/// What came of executing another worker's step again.
+pub const REPLAY: u16 = 16;
 /// The tree head of another log, as its writer gave it.
 pub const OBSERVED_HEAD: u16 = 18;
+
+/// Roles in a join receipt: a worker, who trains.
+pub const WORKER: u64 = 1;
+/// An observer, who writes of what others do.
+pub const OBSERVER: u64 = 3;
 
 /// All kinds: those with fields are implemented, the others are reserved names and numbers.
 pub const KINDS: [Kind; 20] = [
@@ -228,7 +235,22 @@ pub const KINDS: [Kind; 20] = [
         type_name: "AggregationV1",
         fields: &[unsigned("round", 64), commitment("inputs"), commitment("output")],
     },
-    reserved(16, "replay"),
+    Kind {
+        number: REPLAY,
+        name: "replay",
+        type_name: "ReplayV1",
+        fields: &[
+            address("replayedWorker"),
+            unsigned("replayedLane", 32),
+            unsigned("replayedSequence", 64),
+            digest("receipt"),
+            unsigned("outcome", 16),
+            digest("beacon"),
+            digest("commitment"),
+            digest("answer"),
+            digest("salt"),
+        ],
+    },
     reserved(17, "fingerprint"),
     Kind {
         number: OBSERVED_HEAD,

@@ -12,6 +12,11 @@ pub(super) fn shown(findings: &Findings) -> (u64, u64) {
     (findings.logs.iter().map(|log| log.shown).sum(), findings.logs.iter().map(|log| log.receipts).sum())
 }
 
+/// The logs that the training consists of: what observers write is no part of it.
+pub(super) fn trained(findings: &Findings) -> impl Iterator<Item = &LogFindings> {
+    findings.logs.iter().filter(|log| !log.observes)
+}
+
 pub(super) fn integrity_line(findings: &Findings, judgement: &Judgement) -> Integrity {
     // Each of the chain's anchors must be known and be of this history: an earlier one may be of another.
     let covering = |log: &LogFindings| {
@@ -24,7 +29,7 @@ pub(super) fn integrity_line(findings: &Findings, judgement: &Judgement) -> Inte
         held.into_values().find(|anchor| is_whole && anchor.size == log.receipts)
     };
     let (shown, receipts) = shown(findings);
-    let chains: Option<Vec<&Anchored>> = findings.logs.iter().map(covering).collect();
+    let chains: Option<Vec<&Anchored>> = trained(findings).map(covering).collect();
     let split_view = match chains.as_deref() {
         Some([first, ..]) if findings.broken.is_empty() => {
             format!("excluded by {} for the lanes shown", first.chain)
@@ -33,7 +38,7 @@ pub(super) fn integrity_line(findings: &Findings, judgement: &Judgement) -> Inte
     };
     let state = match findings.broken.as_slice() {
         [] if shown < receipts => format!("intact for the {shown} of {receipts} receipts shown"),
-        [] if findings.logs.iter().all(|log| log.closed) => "intact".to_string(),
+        [] if trained(findings).all(|log| log.closed) => "intact".to_string(),
         [] => "intact, the run not shown to its end".to_string(),
         [edge] => format!("broken at {}", edge.edge),
         [edge, rest @ ..] => format!("broken at {} (and {} more)", edge.edge, rest.len()),
@@ -143,10 +148,10 @@ pub(super) fn outdated(findings: &Findings, judgement: &Judgement) -> Vec<String
 }
 
 pub(super) fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
-    let receipts: u64 = findings.logs.iter().map(|log| log.receipts).sum();
+    let receipts: u64 = trained(findings).map(|log| log.receipts).sum();
     // The largest recorded head of each log, among the anchors that `chosen` accepts.
     let cover = |chosen: &dyn Fn(&Anchored) -> bool| -> (u64, Option<(&Anchored, String)>) {
-        let heads = findings.logs.iter().filter_map(|log| {
+        let heads = trained(findings).filter_map(|log| {
             let own = anchors.iter().filter(|a| a.worker == log.worker && a.lane == log.lane && chosen(a));
             own.filter(|anchor| anchor.size <= log.receipts).max_by_key(|anchor| anchor.size)
         });
@@ -156,7 +161,7 @@ pub(super) fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
         let latest = heads.iter().copied().max_by_key(|anchor| anchor.block_time);
         (heads.iter().map(|anchor| anchor.size).sum(), latest.map(|latest| (latest, chains)))
     };
-    let first = if findings.logs.len() == 1 { "first " } else { "" };
+    let first = if trained(findings).count() == 1 { "first " } else { "" };
     let extent = |count: u64| match count == receipts {
         true => format!("all {receipts} receipts"),
         false => format!("{first}{count} of {receipts} receipts, the rest not anchored"),
@@ -207,7 +212,8 @@ pub(super) fn transition_line(findings: &Findings, judgement: &Judgement) -> Tra
         (Some(edge), _) => format!("refuted by replay at {}", edge.edge),
         // A recipe that nobody pinned could hand back what was recorded.
         (None, replayed) if replayed > 0 && recipe_pinned => {
-            format!("replayed {replayed} of {steps} by you, bit-exact")
+            let begins = if judgement.begins { ", from the state that the recipe makes" } else { "" };
+            format!("replayed {replayed} of {steps} by you, bit-exact{begins}")
         }
         _ if steps == 0 => "not checked: no step is shown".to_string(),
         _ => format!("structural ({})", weakest(findings.weakest.unwrap_or_default())),
@@ -217,12 +223,19 @@ pub(super) fn transition_line(findings: &Findings, judgement: &Judgement) -> Tra
         Some(pinned) => format!("the recipe is {}, not the pinned {pinned}", findings.recipe),
         None => "recipe unpinned".to_string(),
     };
+    let mut line = format!("{state}; {pinned}");
+    if findings.attested > 0 {
+        let (attested, by) = (findings.attested, findings.attesting);
+        line.push_str(&format!("; attested: {attested} steps by {by} others, unpinned"));
+    }
     TransitionLine {
         replayed: judgement.replayed.min(steps),
         steps,
+        begins: judgement.begins && recipe_pinned,
+        attested: findings.attested,
         recipe_pinned,
         mismatches: judgement.mismatches.clone(),
-        line: format!("{state}; {pinned}"),
+        line,
     }
 }
 

@@ -8,6 +8,7 @@ use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
 use super::prepared::{Content, Prepared, batches};
 use super::ranks::Rank;
+use super::replays::Replay;
 use super::specification::{Genesis, Specification};
 use super::states::{Same, same, states_at};
 use super::{Evidence, Findings, LogFindings};
@@ -17,6 +18,10 @@ use crate::evidence::{Log, Mark, TreeHead, kind_name};
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
 use crate::receipt::{Body, Receipt, SignatureError, recover};
+
+/// Kinds in the log of a worker who joined as an observer.
+const LOOKING_ON: [u16; 5] =
+    [schema::JOIN, schema::RESUME, schema::CLOSE, schema::REPLAY, schema::OBSERVED_HEAD];
 
 /// What the walk knows about a log at one receipt.
 struct Walk<'a> {
@@ -50,6 +55,9 @@ struct Walk<'a> {
     observed: Vec<Observed>,
     rounds: Vec<(Digest, u64)>,
     aggregations: Vec<(String, u64, State)>,
+    replays: Vec<Replay>,
+    /// Whether its writer joined to look on.
+    observes: bool,
     /// Whether what comes next is to be compared with the state before a resume.
     is_resumed: bool,
     closed: bool,
@@ -63,7 +71,7 @@ pub(super) fn check(
     specification: &Specification,
     evidence: &Evidence<'_>,
     findings: &mut Findings,
-) -> (Heads, Rank) {
+) -> (Heads, Rank, Vec<Replay>) {
     let owns_genesis = log.worker == genesis.body.address("owner") && log.lane == 0;
     let own = evidence.anchors.iter().filter(|anchor| (anchor.worker, anchor.lane) == (log.worker, log.lane));
     let mut walk = Walk {
@@ -87,6 +95,8 @@ pub(super) fn check(
         observed: Vec::new(),
         rounds: Vec::new(),
         aggregations: Vec::new(),
+        replays: Vec::new(),
+        observes: false,
         is_resumed: false,
         closed: false,
         delegates: Delegates::new(log, genesis.body.bytes32("run")),
@@ -139,9 +149,10 @@ pub(super) fn check(
         receipts: log.size(),
         shown: log.shown() as u64,
         closed: walk.closed,
+        observes: walk.observes,
         signed: walk.delegates.signed,
     });
-    (heads, rank)
+    (heads, rank, walk.replays)
 }
 
 impl Walk<'_> {
@@ -257,6 +268,11 @@ impl Walk<'_> {
                 lane: body.unsigned("observedLane") as u32,
                 size: body.unsigned("size"),
                 root: body.bytes32("root"),
+            }),
+            schema::REPLAY => self.replays.push(Replay {
+                place: place.clone(),
+                by: (self.log.worker, self.log.lane),
+                body: body.clone(),
             }),
             schema::ROUND => self.rounds.push((receipt.digest, body.unsigned("round"))),
             schema::AGGREGATION => {
@@ -415,7 +431,12 @@ impl Walk<'_> {
             findings.broken(format!("{place}: order"), "nothing but resume after close", body.kind().name);
         }
         self.closed = kind == schema::CLOSE;
+        // What it writes is of no weight for the run's own lines, so it may train nothing.
+        if self.observes && !LOOKING_ON.contains(&kind) {
+            findings.broken(format!("{place}: order"), "what an observer may write", body.kind().name);
+        }
         match kind {
+            schema::JOIN => self.observes = body.unsigned("role") == schema::OBSERVER,
             schema::STEP => {
                 self.end_of_step(findings);
                 self.check_step(body, 1, place, findings);

@@ -14,6 +14,7 @@ mod openings;
 mod policy;
 mod prepared;
 mod ranks;
+mod replays;
 mod specification;
 mod states;
 mod verdict;
@@ -165,6 +166,12 @@ pub struct Findings {
     pub rounds: u64,
     /// What is odd of logs that contributed to the same steps: those that show fewer, or the same contribution.
     pub of_ranks: Vec<String>,
+    /// Steps that others say came out the same when they executed them again.
+    pub attested: u64,
+    /// How many say so.
+    pub attesting: u64,
+    /// Steps that somebody says came out otherwise.
+    pub contested: u64,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.
@@ -186,6 +193,8 @@ pub struct LogFindings {
     pub shown: u64,
     /// Whether the last receipt is a close.
     pub closed: bool,
+    /// Whether its writer joined to look on: it trains nothing.
+    pub observes: bool,
     /// Who signed the shown receipts, by key.
     pub signed: Vec<Signed>,
 }
@@ -204,15 +213,17 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let mut findings = Findings::default();
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
-    let (mut heads, mut ranks) = (Vec::new(), Vec::new());
+    let (mut heads, mut ranks, mut replays) = (Vec::new(), Vec::new(), Vec::new());
     for log in evidence.logs {
         findings.dropped_bytes += log.dropped_bytes;
-        let (found, rank) = log::check(log, &genesis, &specification, evidence, &mut findings);
+        let (found, rank, said) = log::check(log, &genesis, &specification, evidence, &mut findings);
         heads.push(found);
         ranks.push(rank);
+        replays.extend(said);
     }
     heads::check_observed(&heads, genesis.body.bytes32("run"), &mut findings);
     ranks::compare(&ranks, &mut findings);
     ranks::check_inputs(&ranks, &mut findings);
+    replays::check(&replays, evidence, &mut findings);
     findings
 }

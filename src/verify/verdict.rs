@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lines::{integrity_line, outdated, shown, signer_line, time_line, transition_line};
+use super::lines::{integrity_line, outdated, shown, signer_line, time_line, trained, transition_line};
 use super::{Edge, Findings, Standing};
 use crate::primitives::{Address, Digest};
 
@@ -77,6 +77,10 @@ pub struct TransitionLine {
     pub replayed: u64,
     /// Steps recorded.
     pub steps: u64,
+    /// Whether the verifier saw the recipe make the state from which the run began.
+    pub begins: bool,
+    /// Steps that others say they replayed bit for bit.
+    pub attested: u64,
     /// Whether the verifier pinned the recipe.
     pub recipe_pinned: bool,
     /// Replayed steps that gave something else.
@@ -130,6 +134,8 @@ pub struct Judgement {
     pub mismatches: Vec<Edge>,
     /// Remarks of the replay.
     pub notes: Vec<String>,
+    /// Whether the recipe made the state from which the run began.
+    pub begins: bool,
     /// What the replay found that neither refutes the run nor lets it count as verified.
     pub undecided: Vec<String>,
     /// What the chain that the verifier chose knows of this run's ledgers.
@@ -197,6 +203,7 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
         (false, true) => Status::Verified,
         (false, false) => Status::Undecided,
     };
+    let begins = transition.begins;
     Verdict {
         status,
         requirement: judgement.name.clone(),
@@ -208,7 +215,7 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
         run: findings.run,
         recipe: findings.recipe,
         notes: notes(findings, judgement),
-        not_shown: NOT_SHOWN.map(String::from).to_vec(),
+        not_shown: NOT_SHOWN.iter().skip(usize::from(begins)).copied().map(String::from).collect(),
     }
 }
 
@@ -271,7 +278,7 @@ fn missing(
 
 fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     let mut notes = judgement.notes.clone();
-    for log in findings.logs.iter().filter(|log| !log.closed) {
+    for log in trained(findings).filter(|log| !log.closed) {
         notes.push(format!(
             "the run of {} lane {} is not shown to its end (no close receipt)",
             log.worker, log.lane
@@ -311,6 +318,10 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         ));
     }
     notes.extend(findings.of_ranks.iter().cloned());
+    if findings.contested > 0 {
+        let count = findings.contested;
+        notes.push(format!("others say that {count} steps came out otherwise when they executed them again"));
+    }
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }

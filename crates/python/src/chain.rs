@@ -10,6 +10,7 @@ use counterfoil::chain::outbox::Outbox;
 use counterfoil::chain::{
     ChainError, Client, DEVELOPMENT_CHAIN, Networks, Node, Payer, Submitter, anchor_lane, deploy, why,
 };
+use counterfoil::evidence::AnchorRecord;
 use counterfoil::keys::KeyFolder;
 use counterfoil::ledger::{LedgerError, RunFolder};
 use counterfoil::verify::Standing;
@@ -177,16 +178,27 @@ impl Chain {
         wait(py, move |_| why(&client, &outboxes()?))
     }
 
+    /// The block that holds an anchor, and the one that is as much later as the network asks for.
+    fn block_of(&self, py: Python<'_>, record: &str) -> PyResult<(u64, u64)> {
+        let (record, client) = (anchor_record(py, record)?, self.client.clone());
+        let later = self.client.network().confirmations;
+        let block = wait(py, move |_| client.block_of(&record))?;
+        Ok((block, block.saturating_add(later)))
+    }
+
     /// What this chain says about an anchor record: whether it holds it, and the block's time; none when it has
     /// nothing to say.
     fn confirm(&self, py: Python<'_>, record: &str) -> PyResult<Option<(bool, u64)>> {
-        let record = serde_json::from_value(json(py, record)?).map_err(|refused| {
-            error(py, "invalid-input", &format!("this is no anchor record: {refused}"), [None, None, None])
-        })?;
-        let client = self.client.clone();
+        let (record, client) = (anchor_record(py, record)?, self.client.clone());
         let (standing, time) = wait(py, move |_| client.confirm(&record))?;
         Ok((standing != Standing::Unconfirmed).then_some((standing == Standing::Held, time)))
     }
+}
+
+fn anchor_record(py: Python<'_>, record: &str) -> PyResult<AnchorRecord> {
+    serde_json::from_value(json(py, record)?).map_err(|refused| {
+        error(py, "invalid-input", &format!("this is no anchor record: {refused}"), [None, None, None])
+    })
 }
 
 /// Every submission: the name of its outbox, its task, and where it stands.

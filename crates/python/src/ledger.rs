@@ -213,12 +213,14 @@ impl Ledger {
         py: Python<'_>,
         folder: PathBuf,
         lane: u32,
+        role: u64,
         rank: u32,
         key: &Key,
         session_key: Option<SessionKey<'_>>,
     ) -> PyResult<Ledger> {
         let (signer, session) = (Arc::clone(&key.0), session(session_key));
-        enter(py, || CoreLedger::join_run(&folder, lane, rank, signer, session, &KeyFolder::of_user()?))
+        let of = (role, rank);
+        enter(py, || CoreLedger::join_run(&folder, lane, of, signer, session, &KeyFolder::of_user()?))
             .map(Ledger::new)
     }
 

@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from string import hexdigits
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import counterfoil
+from counterfoil.attest import reveal as reveal_answers
 from counterfoil.cli import checkpoint
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
@@ -27,6 +30,7 @@ from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
 from counterfoil.lookup import environment as read_environment
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
+_COLUMNS = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
 
 app = typer.Typer(
     name="counterfoil",
@@ -99,10 +103,23 @@ def verify(
 @app.command()
 def replay(
     run: RunFolder,
-    steps: Annotated[str, typer.Option(help="all, sample:20, 207:217 or 217.")] = "sample:20",
+    steps: Annotated[
+        str, typer.Option(help="all, sample:20, beacon:20, or steps and spans: 0,3,207:217.")
+    ] = "sample:20",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that execute steps at the same time.")] = 1,
     run_untrusted: Annotated[
         bool, typer.Option("--run-untrusted", help="Run the prover's code without pinning it.")
     ] = False,
+    attest: Annotated[
+        bool,
+        typer.Option(
+            "--attest", help="Sign what came of each step, in a lane in RUN; go on where it was left."
+        ),
+    ] = False,
+    key: Annotated[Path | None, typer.Option(help="File of the key that attests.")] = None,
+    beacon: Annotated[
+        str | None, typer.Option(help="32 bytes in hex under which answers are promised, for `reveal`.")
+    ] = None,
     signer: Signer = None,
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
@@ -114,10 +131,31 @@ def replay(
     """Execute recorded steps again and compare every tensor bit for bit."""
     from counterfoil.torch import replay as re_execute
 
+    if (key or beacon) and not attest:
+        raise typer.BadParameter("--key and --beacon go with --attest")
     pins = _pins(signer, recipe, require, chain, contract, trusted_block)
-    with _working(f"Replaying {steps} of {run}"):
-        verdict = re_execute(run, steps, run_untrusted=run_untrusted, **pins)
+    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as shown:
+        bar = shown.add_task(f"Replaying {steps} of {run}", total=None)
+        verdict = re_execute(
+            run,
+            steps,
+            run_untrusted=run_untrusted,
+            jobs=jobs,
+            attest=_key(key) if attest else None,
+            beacon=None if beacon is None else _word(beacon),
+            progress=lambda done, total: shown.update(bar, completed=done, total=total),
+            **pins,
+        )
     _finish(verdict, json)
+
+
+@app.command()
+def reveal(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    key: Annotated[Path | None, typer.Option(help="File of the key that attests.")] = None,
+) -> None:
+    """Give the answers that `replay --attest --beacon` promised."""
+    typer.echo(f"{reveal_answers(run, _key(key))} answers are revealed; type: counterfoil verify {run}")
 
 
 @app.command()
@@ -342,6 +380,17 @@ def _pins(
     chain = None if url is None else counterfoil.Chain.connect(url, contract)
     pins = {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
     return {**pins, "trusted_blocks": trusted_block or ()}
+
+
+def _key(file: Path | None) -> counterfoil.Key:
+    return counterfoil.Key.device() if file is None else counterfoil.Key.load(file)
+
+
+def _word(text: str) -> bytes:
+    digits = text.removeprefix("0x")
+    if len(digits) != 64 or any(digit not in hexdigits for digit in digits):
+        raise typer.BadParameter(f"{text!r} is not 32 bytes in hex")
+    return bytes.fromhex(digits)
 
 
 def _steps(text: str) -> tuple[int, int]:

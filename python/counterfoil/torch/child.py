@@ -1,14 +1,14 @@
 """The child's side of a re-execution: builds what the recipe says and executes one step per request.
 
-It is told a step's number, batch, randomness and, at a restart, the state before; every step it
-executes looks alike, so that a recipe cannot tell which one is judged.
+It is told a step's number, batch, randomness, what its receipt speaks of and, at a restart, the state before;
+every step it executes looks alike, so that a recipe cannot tell which one is judged. Step 0 is to build alone.
 """
 
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,25 @@ class Execution:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(functools.partial(self._take, names))
         self._metrics: collect.State = {}
+        self._wanted: Sequence[str] = ()
         self._states: list[dict[str, collect.State]] = []
 
     def restore(self, states: dict[str, collect.State]) -> None:
         """Puts the recorded state before a step back."""
         self._collect.restore(states["parameters"], states["optimizer"], states["buffers"])
 
-    def step(self, batch: collect.State, number: int, *, shared: bool) -> dict[str, collect.State]:
-        """Executes one step and returns its fields, as they stood when the optimiser had stepped.
+    def made(self) -> dict[str, collect.State]:
+        """The state that the recipe made."""
+        return {field: getattr(self._collect, field)() for field in FIELDS}
+
+    def step(
+        self, batch: collect.State, number: int, wanted: Sequence[str], *, shared: bool
+    ) -> dict[str, collect.State]:
+        """Executes one step and returns the wanted fields, as they stood when the optimiser had stepped.
 
         Of a step that several ranks shared, also what backward left before anything else touched it.
         """
-        self._metrics, self._states = {}, []
+        self._metrics, self._states, self._wanted = {}, [], wanted
         named = self._collect.named_parameters()
         self._contribution = {name: None for names, _ in named for name in names} if shared else None
         self._step(collect.unflatten(batch), number, self._log)
@@ -75,12 +82,12 @@ class Execution:
             self._contribution.update(_copy(collect.gradient(names, parameter.grad)))
 
     def _gradients(self) -> collect.State:
-        return _copy(self._collect.gradients(self._optimizer))
+        return _copy(self._collect.gradients(self._optimizer)) if "gradients" in self._wanted else {}
 
     def _done(self, outcome: Callable[[], tuple[collect.State | None, bool]]) -> None:
         gradients, _ = outcome()
         assert gradients is not None, "the child's hook takes each gradient"
-        fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS}
+        fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS if field in self._wanted}
         fields |= {"gradients": gradients, "metrics": dict(self._metrics)}
         self._states.append(fields | {"contribution": self._contribution or {}})
 
@@ -129,8 +136,12 @@ def serve(cut: dict[str, bool]) -> None:
             torch.set_float32_matmul_precision(header["matmul_precision"])
             torch.set_default_dtype(getattr(torch, header["default_dtype"].removeprefix("torch.")))
         recipe = recipe or load_recipe(Path("recipe").resolve())
+        if header["step"] == 0:
+            pipe.send(encode({}, Execution(recipe, header["spec"]).made()))
+            continue
         if execution is None or "parameters" in states:
             execution = Execution(recipe, header["spec"])
             execution.restore(states)
         collect.restore_randomness(states["randomness"])
-        pipe.send(encode({}, execution.step(states["batch"], header["step"], shared=header["contribution"])))
+        wanted, shared = header["wanted"], header["contribution"]
+        pipe.send(encode({}, execution.step(states["batch"], header["step"], wanted, shared=shared)))

@@ -5,6 +5,7 @@ child runs the prover's code, so its messages are hostile: every length is compa
 before it is believed, and reading and writing end at a deadline.
 """
 
+import contextlib
 import itertools
 import json
 import math
@@ -24,12 +25,15 @@ from counterfoil.errors import InvalidInput
 from counterfoil.torch.collect import DTYPES, State
 
 HEADER_LIMIT = 16 << 20
+PIECE = 1 << 20
+"""Bytes that go through a pipe at once."""
 DEPTH_LIMIT = 64
 
 
-def from_bytes(tag: str, shape: list[int] | tuple[int, ...], data: bytes) -> torch.Tensor:
-    """The tensor of these canonical bytes."""
-    flat = torch.frombuffer(bytearray(data), dtype=DTYPES[tag]) if data else torch.empty(0, dtype=DTYPES[tag])
+def from_bytes(tag: str, shape: list[int] | tuple[int, ...], data: bytes | bytearray) -> torch.Tensor:
+    """The tensor of these canonical bytes; it keeps a bytearray as its memory."""
+    own = data if isinstance(data, bytearray) else bytearray(data)
+    flat = torch.frombuffer(own, dtype=DTYPES[tag]) if own else torch.empty(0, dtype=DTYPES[tag])
     return flat.reshape(tuple(shape))
 
 
@@ -52,8 +56,13 @@ class Pipe:
 
     def __init__(self, read: int, write: int) -> None:
         self._read, self._write = read, write
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
+        for end in (read, write):
+            os.set_blocking(end, False)
+            # Linux's alone, and limited for each user.
+            with contextlib.suppress(ImportError, AttributeError, OSError):
+                import fcntl
+
+                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, PIECE)
 
     def send(self, message: bytes, seconds: float | None = None) -> None:
         """Writes a message.
@@ -66,7 +75,7 @@ class Pipe:
         view = memoryview(message)
         while view:
             _wait([], [self._write], end)
-            view = view[os.write(self._write, view[: 1 << 16]) :]
+            view = view[os.write(self._write, view[:PIECE]) :]
 
     def receive(self, limit: int, seconds: float | None = None) -> tuple[dict[str, Any], dict[str, State]]:
         """Reads one message of at most `limit` tensor bytes.
@@ -100,18 +109,24 @@ class Pipe:
                     states[field][name] = from_bytes(tag, shape, self._exactly(size, end))
         return header, states
 
-    def _exactly(self, count: int, end: float | None) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            _wait([self._read], [], end)
-            part = os.read(self._read, min(count - len(parts), 1 << 20))
-            if not part:
-                raise EOFError("the other side is gone")
-            parts += part
-        return bytes(parts)
+    def _exactly(self, count: int, end: float | None) -> bytearray:
+        found = bytearray()
+        while len(found) < count:
+            # Memory is taken for what has come: the length is the other side's word.
+            begin, size = len(found), min(count - len(found), max(len(found), PIECE))
+            found.extend(bytes(size))
+            with memoryview(found) as whole:
+                while begin < len(found):
+                    _wait([self._read], [], end)
+                    with whole[begin:] as room:
+                        read = os.readv(self._read, [room])
+                    if read == 0:
+                        raise EOFError("the other side is gone")
+                    begin += read
+        return found
 
 
-def _flat_enough(head: bytes) -> bytes:
+def _flat_enough(head: bytearray) -> bytearray:
     """Refuses nesting that would exhaust the stack of a JSON parser before it is noticed."""
     brackets = re.sub(rb"[^][{}]", b"", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", head))
     depth = itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets)

@@ -11,45 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 import counterfoil
 from counterfoil.errors import InvalidInput, Refuted
 from counterfoil.torch import collect, confine, replay, wire
 from counterfoil.torch.demo import lying, mlp, transformer
+from replays import MLP, STEPS, TRANSFORMER, data, record
 
 # The functions of the same names hide these two modules from `from ... import`.
 attach = importlib.import_module("counterfoil.torch.attach")
 replaying = importlib.import_module("counterfoil.torch.replay")
-choose = replaying.choose
-
-MLP = {"seed": 1, "hidden": 8, "learning_rate": 0.05}
-TRANSFORMER = {"seed": 1, "width": 8, "layers": 1, "learning_rate": 0.003, "warm_up": 4}
-STEPS = 7
-
-
-def data():
-    generator = torch.Generator().manual_seed(5)
-    images = torch.rand(40, 8, 8, generator=generator)
-    return TensorDataset(images, torch.randint(0, 10, (40,), generator=generator))
-
-
-def record(path, module=mlp, spec=None, *, recipe=None, lie=None, every=1, steps=STEPS):
-    """Trains with a recipe's own step function, `lie(optimizer)` before the first step."""
-    spec = spec or MLP
-    with counterfoil.Run.create(path, spec=spec, recipe=recipe or module.__file__) as run:
-        model, optimizer, step = module.recipe(spec)
-        recorder = run.attach(model, optimizer, every=every, checkpoint_every=3)
-        if lie is not None:
-            lie(optimizer)
-        number = 0
-        while number < steps:
-            for batch in run.batches(DataLoader(data(), batch_size=8, shuffle=True)):
-                number += 1
-                step(batch, number, recorder.log)
-                if number == steps:
-                    break
-    return run.path
 
 
 def report(path, steps="all", timeout=60.0):
@@ -266,18 +238,6 @@ def test_a_checkpoint_that_is_not_what_was_signed_is_not_executed_from(tmp_path)
     file.write_bytes(b"\xff" + file.read_bytes()[1:])
     seen = report(path, [1])
     assert seen.steps == () and "is not what was signed" in seen.notes[0]
-
-
-@pytest.mark.parametrize("steps", ["0:3", "some", "sample:x", "9", [], [0], "7:9", "sample:0"])
-def test_steps_that_do_not_exist_are_refused(steps):
-    with pytest.raises(InvalidInput):
-        choose(steps, 7)
-
-
-def test_chosen_steps_are_the_ones_asked_for():
-    assert choose("all", 3) == [1, 2, 3] and choose("2:3", 3) == [2, 3] and choose("2", 3) == [2]
-    assert len(choose("sample:5", 1000)) == 5 and choose("sample:9", 3) == [1, 2, 3]
-    assert {choose("sample:1", 4)[0] for _ in range(200)} == {1, 2, 3, 4}
 
 
 def through(message, limit=1 << 20, seconds=1.0):

@@ -1,0 +1,475 @@
+"""Executes recorded steps in a confined child and compares what comes out with what was signed.
+
+The recipe is the prover's code, so it never judges: its process is given the state before a step, its
+randomness and its batch, and hands back what it computed. This side commits to that and compares every
+field that the step's receipt opens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import counterfoil
+from counterfoil import Mismatch, Record, commit_tensors
+from counterfoil.errors import CounterfoilError
+from counterfoil.lookup import lineage
+from counterfoil.torch import confine, wire
+from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
+from counterfoil.torch.budget import STATE
+from counterfoil.torch.child import CHOSEN
+from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State, local_environment
+
+if TYPE_CHECKING:
+    from counterfoil import Commitment, Entry, Opened, Receipt
+
+COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
+OWN = ("contribution",)
+"""What is compared of a step, and of one that several ranks made: what one of them computed alone."""
+ROOM = 64 << 20
+LIVES = 4
+START = 120.0
+"""Bytes a child may answer beyond its state, how often it may end, and seconds in which it has to stand."""
+
+
+class NotReplayable(Exception):
+    """Why a step was not executed again; `fatal` when the child can execute no more."""
+
+    def __init__(self, reason: str, *, fatal: bool = False) -> None:
+        super().__init__(reason)
+        self.fatal = fatal
+
+
+class Differs(Exception):
+    """What was computed is not what was recorded; the first argument is the mismatch."""
+
+    def __init__(self, mismatch: Mismatch, computed: dict[str, State], *, excused: bool) -> None:
+        super().__init__(mismatch)
+        self.mismatch, self.computed, self.excused = mismatch, computed, excused
+
+
+class Lane:
+    """The steps of a recorded lane that lead to where it stands, and the states that are stored between them."""
+
+    def __init__(self, record: Record, worker: str, number: int) -> None:
+        self.record = record
+        self.prefix = f"{worker} lane {number}: "
+        self.steps: dict[int, Receipt] = {}
+        self.starts: dict[int, Receipt] = {}
+        self.ends: dict[int, list[Receipt]] = {}
+        self.restarts: set[int] = set()
+        resumed = False
+        for receipt in lineage(record.receipts(worker, number)):
+            step = receipt.fields.get("step", 0)
+            if receipt.kind == "resume":
+                resumed = True
+            elif receipt.kind == "step":
+                resumed = False
+                self.steps[step] = receipt
+            elif receipt.kind == "checkpoint" and any(receipt.fields["parameters"]):
+                self.starts[step] = receipt
+                self.ends.setdefault(step, []).append(receipt)
+                # Training may go on in another process, with other threads.
+                self.restarts |= {step} if resumed else set()
+
+    def is_shared(self, step: int) -> bool:
+        """Whether several ranks made a step, by its receipt."""
+        return any(self.steps[step].fields["contribution"])
+
+    def start(self, step: int) -> int:
+        """The last step before this one whose state is stored; -1 without one."""
+        return max((at for at in self.starts if at < step), default=-1)
+
+
+class Child:
+    """The process that executes a recipe; started when it is first needed.
+
+    Attributes:
+        notes: What it could not be cut off from.
+        stands: Which execution it serves, and the step that it executed last.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.notes: list[str] = []
+        self.stands: tuple[Execution, int] | None = None
+        self._served: set[Execution] = set()
+        self._record, self._lives = record, LIVES
+        self._variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def served_others(self, execution: Execution) -> bool:
+        """Whether the recipe, which may keep what it likes, has seen steps of another lane."""
+        return bool(self._served - {execution})
+
+    def end(self) -> None:
+        """Ends the process, if there is one, and whatever it has started."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            if pipe is not None:
+                pipe.close()  # not read to its end: a process left behind may hold the other one
+        self._process.wait()
+        self._folder.cleanup()
+        self._process, self.stands = None, None
+        self._served.clear()
+
+    def send(self, execution: Execution, message: bytes, seconds: float) -> None:
+        """Sends an execution's request, to a new process if the last one ended.
+
+        Raises:
+            NotReplayable: It ended too often, or takes nothing.
+        """
+        if self._lives == 0:
+            raise NotReplayable("the recipe's process ended too often", fatal=True)
+        if self._process is None:
+            self._start()
+        self._served.add(execution)
+        with self._failures(seconds):
+            self._pipe.send(message, seconds)
+
+    def receive(self, limit: int, seconds: float) -> dict[str, State]:
+        """The answer to the request: named states, of at most `limit` bytes.
+
+        Raises:
+            NotReplayable: None came, or nonsense.
+        """
+        with self._failures(seconds):
+            return self._pipe.receive(limit, seconds)[1]
+
+    def fail(self) -> None:
+        """Ends a process that is of no use any more; a few are allowed, since other steps are none of its business."""
+        self.end()
+        self._lives -= 1
+
+    @contextlib.contextmanager
+    def _failures(self, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            reason = f"the recipe gave no answer within {seconds:g} s"
+        except (EOFError, OSError):
+            self._errors.seek(0)
+            lines = self._errors.read(1 << 16).decode(errors="replace").strip().splitlines()
+            reason = (
+                f"the recipe's process ended: {lines[-1][:200]!a}" if lines else "the recipe's process ended"
+            )
+        except CounterfoilError as error:
+            reason = f"the recipe's process answered nonsense: {error}"
+        else:
+            return
+        raise NotReplayable(reason, fatal=True)
+
+    def _start(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="counterfoil-")
+        for name, content in self._record.recipe.items():
+            file = Path(self._folder.name, "recipe", name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        libraries = sorted({str(Path(module.__path__[0]).parent) for module in (counterfoil, torch, np)})
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-B", confine.__file__, *libraries],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=self._folder.name,
+            env=self._variables | {"OMP_WAIT_POLICY": "PASSIVE", "TMPDIR": self._folder.name}, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._pipe = wire.Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
+        run = Path(self._record.path).resolve()
+        hidden = not any(run.is_relative_to(path) for path in confine.visible(libraries))
+        with self._failures(START):
+            cut, _ = self._pipe.receive(ROOM, START)
+        for kept, what in (
+            (cut.get("network"), "the network"),
+            (cut.get("files") and hidden, "the run folder"),
+        ):
+            note = f"the recipe's process could not be cut off from {what} on this machine"
+            self.notes += [note] * (kept is not True and note not in self.notes)
+
+
+class Execution:
+    """A recorded lane beside the child that executes its recipe.
+
+    Args:
+        lane: The recorded lane.
+        child: The process, which may serve others in between.
+        timeout: Seconds a step may take.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        child: Child,
+        timeout: float,
+    ) -> None:
+        self.lane, self.child = lane, child
+        self.notes: list[str] = []
+        self._record, self._timeout = lane.record, timeout
+        self._environment: State = {}
+        self._same_machine = True
+        self._limit = ROOM
+
+    def confirm(self, found: Differs) -> dict[str, State]:
+        """Executes up to a step that came out differently once more, before the run is accused.
+
+        A recipe may keep what no checkpoint holds, such as a scheduler, or what steps of another lane left: the
+        lane is executed from its first checkpoint on, in a process that served no other one.
+
+        Returns:
+            What the child computed at this step, by field, when that is what was recorded.
+
+        Raises:
+            Differs: It differs again, or nothing else could be tried.
+        """
+        step = found.mismatch.step
+        start, first = self.lane.start(step), min(self.lane.starts)
+        if self.child.served_others(self):
+            self.child.end()
+        elif start == first:
+            raise found
+        self.child.stands = None
+        computed: dict[str, State] = {}
+        try:
+            with contextlib.closing(self.steps(step, step, start=first)) as steps:
+                for number, computed in steps:
+                    self.compare(number, computed)
+        except NotReplayable:
+            # Of a step of several ranks, none before it is executed, and what a recipe keeps is not known.
+            excused = found.excused or self.lane.is_shared(step)
+            raise Differs(found.mismatch, found.computed, excused=excused) from None
+        return computed
+
+    def begin(self) -> None:
+        """Has the recipe make its initial state, and compares it with the first one that is stored.
+
+        Raises:
+            NotReplayable: It is not stored, or the child gave no usable answer.
+            Differs: It is another one.
+        """
+        checkpoint = self.lane.starts.get(0)
+        if checkpoint is None:
+            raise NotReplayable("the state before the first step is not stored")
+        self._restored(checkpoint)
+        self.child.stands = None
+        header = self._environment | {
+            "step": 0,
+            "spec": self._record.spec,
+            "contribution": False,
+            "wanted": STATE,
+        }
+        self.child.send(self, wire.encode(header, {}), self._timeout)
+        computed = self.child.receive(self._limit, self._timeout)
+        self._compare(checkpoint, self._record.opened(checkpoint), computed)
+
+    def steps(
+        self, first: int, last: int, *, start: int | None = None
+    ) -> Generator[tuple[int, dict[str, State]]]:
+        """Executes up to `last`, from the checkpoint nearest to `first` or from where the child stands behind it.
+
+        Yields:
+            Each step's number and what the child computed, while it executes the next one.
+
+        Raises:
+            NotReplayable: Something on the way is not kept, or the child gave no usable answer.
+        """
+        start = self.lane.start(first) if start is None else start
+        if start < 0:
+            raise NotReplayable("no checkpoint lies before it")
+        states: dict[str, State] = {}
+        at = self.child.stands[1] if self.child.stands and self.child.stands[0] is self else -1
+        if not start <= at < first:
+            states, at = self._restored(self.lane.starts[start]), start
+        self.child.stands = None
+        self._request(at + 1, states)
+        for number in range(at + 1, last + 1):
+            computed = self.child.receive(self._limit, self._timeout)
+            failed: NotReplayable | None = None
+            if number < last:
+                try:
+                    self._request(number + 1, {})
+                except NotReplayable as reason:
+                    failed = reason
+            else:
+                self.child.stands = (self, number)
+            try:
+                yield number, computed
+            except GeneratorExit:
+                self.child.stands = None
+                if number < last and failed is None:
+                    self._pass_over()
+                raise
+            if failed is not None:
+                raise failed
+
+    def _pass_over(self) -> None:
+        """Takes the answer to a request that nobody needs any more."""
+        try:
+            self.child.receive(self._limit, self._timeout)
+        except NotReplayable:
+            self.child.end()
+
+    def _request(self, number: int, states: Mapping[str, State]) -> None:
+        if number - 1 in self.lane.restarts:
+            # Its state is the one that was reached, or verification had refuted it.
+            self._take_environment(self.lane.starts[number - 1])
+        if number - 1 in self.lane.steps and self.lane.is_shared(number - 1) and not states:
+            raise NotReplayable(
+                f"no checkpoint stands between steps {number - 1} and {number} of several ranks"
+            )
+        receipt = self.lane.steps[number]
+        if receipt.fields["flags"] & (SKIPPED | NOT_REPLAYABLE):
+            raise NotReplayable(f"step {number} is flagged as skipped or not replayable")
+        opened = self._record.opened(receipt)
+        inputs = {
+            field: _tensors(opened.get(field), f"{field} of step {number}")
+            for field in ("batch", "randomness")
+        }
+        # By what is recorded, not by what is asked for: a recipe does not learn which step is judged.
+        wanted = {field for field in (*COMPARED, *OWN) if any(receipt.fields.get(field, b""))}
+        wanted |= set(STATE) if number in self.lane.ends else set()
+        shared = self.lane.is_shared(number)
+        header = {"step": number, "spec": self._record.spec, "contribution": shared, "wanted": sorted(wanted)}
+        self.child.send(self, wire.encode(self._environment | header, {**states, **inputs}), self._timeout)
+
+    def compare(self, number: int, computed: dict[str, State]) -> None:
+        """Compares what the child computed with the receipts of a step and of the checkpoints behind it.
+
+        Raises:
+            NotReplayable: It cannot be compared.
+            Differs: A field came out differently.
+        """
+        receipt = self.lane.steps[number]
+        self._compare(receipt, self._record.opened(receipt), computed)
+        if not self.lane.is_shared(number):
+            for checkpoint in self.lane.ends.get(number, []):
+                self._compare(checkpoint, self._record.opened(checkpoint), computed)
+
+    def _take_environment(self, checkpoint: Receipt) -> None:
+        opened = self._record.opened(checkpoint)
+        where = f"checkpoint {checkpoint.fields['step']}"
+        environment = opened["environment"].scalars() if "environment" in opened else {}
+        if any(name not in environment for name in CHOSEN):
+            raise NotReplayable(f"the environment of {where} is not opened")
+        self._environment = {name: environment[name] for name in CHOSEN}
+        for name, usual in (("default_dtype", "torch.float32"), ("matmul_precision", "highest")):
+            note = f"executed with {name} {self._environment[name]}, as the run's environment says"
+            if self._environment[name] != usual and note not in self.notes:
+                self.notes.append(note)
+        local = local_environment()
+        compared = {*local, *VARIABLES, ACCELERATOR}
+        other = sorted(name for name in compared if environment.get(name) != local.get(name))
+        self._same_machine = not other
+        if other:
+            note = f"{', '.join(other)} differ from what the run says of its machine"
+            self.notes += [note] * (note not in self.notes)
+
+    def _restored(self, checkpoint: Receipt) -> dict[str, State]:
+        self._take_environment(checkpoint)
+        opened = self._record.opened(checkpoint)
+        where = f"checkpoint {checkpoint.fields['step']}"
+        for field in STATE:
+            if field not in opened:
+                raise NotReplayable(f"{field} of {where} is not opened")
+        states = {
+            field: {entry.name: self._object(entry, where) for entry in opened[field].entries}
+            for field in STATE
+        }
+        self._limit = ROOM + 4 * sum(
+            sum(entry.size for entry in opened[field].entries if entry.kind == "dense") for field in STATE
+        )
+        return states
+
+    def _object(self, entry: Entry, where: str) -> torch.Tensor | None:
+        if entry.kind == "sharded":
+            raise NotReplayable(f"{entry.name} of {where} is in blocks; only whole tensors are replayed")
+        if entry.kind != "dense":
+            return None
+        try:
+            content = self._record.object(entry)
+        except CounterfoilError:
+            content = None
+        if content is None:
+            raise NotReplayable(f"{entry.name} of {where} is missing or is not what was signed")
+        return wire.from_bytes(entry.dtype, entry.shape, content)
+
+    def _compare(self, receipt: Receipt, opened: dict[str, Opened], computed: dict[str, State]) -> None:
+        number, compared = receipt.fields["step"], set()
+        # A checkpoint at the end of a run may stand behind a scheduler's step; its state does not.
+        of_step = OWN if any(receipt.fields.get("contribution", b"")) else COMPARED
+        for field in of_step if receipt.kind == "step" else STATE:
+            if not any(receipt.fields.get(field, b"")):
+                continue
+            if field not in opened:
+                raise NotReplayable(f"{field} of step {number} is not opened")
+            if any(entry.kind == "sharded" for entry in opened[field].entries):
+                raise NotReplayable(f"{field} of step {number} is in blocks; only whole tensors are replayed")
+            try:
+                recorded, actual = self._both(field, opened[field], computed)
+            except CounterfoilError as error:
+                raise NotReplayable(f"the recipe's process answered nonsense: {error}", fatal=True) from None
+            compared.add(field)
+            difference = recorded.first_difference(actual)
+            if difference is None:
+                continue
+            tensor, expected, found = difference
+            name = self.lane.prefix + (field if receipt.kind == "step" else f"checkpoint {field}")
+            shown = self._shown(tensor, opened[field], expected, computed.get(field, {}), found)
+            excused = not self._same_machine and field != "hyperparameters"
+            raise Differs(Mismatch(number, name, tensor, *shown), computed, excused=excused)
+        if receipt.kind == "step" and not compared & {"gradients", "parameters", "contribution"}:
+            raise NotReplayable("neither gradients nor parameters are recorded")
+
+    def _both(self, field: str, opened: Opened, computed: dict[str, State]) -> tuple[Commitment, Commitment]:
+        """What was recorded and what was computed; of metrics, those that the recipe computes."""
+        ours = computed.get(field, {})
+        if field != "metrics":
+            return opened.commitment, commit_tensors(ours)
+        theirs = _tensors(opened, field)
+        other = sorted(theirs.keys() - ours.keys())
+        note = f"the recipe does not compute the metrics {', '.join(other)}"
+        self.notes += [note] * bool(other and note not in self.notes)
+        both = theirs.keys() & ours.keys()
+        return tuple(commit_tensors({name: state[name] for name in both}) for state in (theirs, ours))  # type: ignore[return-value]
+
+    def _shown(
+        self, tensor: str, opened: Opened, expected: Entry | None, computed: State, found: Entry | None
+    ) -> tuple[str, str]:
+        """What was recorded and what was computed: numbers where both are at hand, else the tensors' roots."""
+        recorded = opened.scalars().get(tensor) if opened.values is not None else None
+        value = computed.get(tensor)
+        if recorded is not None and isinstance(value, torch.Tensor) and value.numel() == 1:
+            return str(recorded), str(value.item())
+        roots = [
+            f"0x{entry.root.hex()}" if entry is not None and entry.kind == "dense" else "no tensor"
+            for entry in (expected, found)
+        ]
+        return roots[0], roots[1]
+
+
+def _tensors(opened: Opened | None, what: str) -> State:
+    if opened is None or opened.values is None:
+        raise NotReplayable(f"{what} is not kept")
+    state: State = {}
+    for entry in opened.entries:
+        dense = entry.kind == "dense"
+        state[entry.name] = (
+            wire.from_bytes(entry.dtype, entry.shape, opened.values[entry.name]) if dense else None
+        )
+    return state
