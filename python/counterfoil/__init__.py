@@ -39,6 +39,7 @@ from counterfoil.commit import (
     commit_tensors,
     merge_shards,
 )
+from counterfoil.diff import Comparison, Difference, diff
 from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.lookup import saved_at, uses
 from counterfoil.records import erase, read_records
@@ -52,8 +53,10 @@ __all__ = [
     "Block",
     "Chain",
     "Commitment",
+    "Comparison",
     "Contradiction",
     "CounterfoilError",
+    "Difference",
     "Entry",
     "Key",
     "Mismatch",
@@ -76,6 +79,7 @@ __all__ = [
     "commit_shard",
     "commit_tensors",
     "cuda",
+    "diff",
     "erase",
     "errors",
     "export",

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::commit::Entry;
-use crate::evidence::{AnchorRecord, Bundle, Log};
+use crate::evidence::{AnchorRecord, Bundle, FrameError, Log};
 use crate::files::{self, FileError};
 use crate::journal::JournalError;
 use crate::keys::KeyFolder;
 use crate::ledger::{LedgerError, RunFolder};
 use crate::primitives::Digest;
 use crate::verify::{
-    Confirmation, Contents, Edge, Judgement, Verdict, bundle_object_root, edge, recipe_state,
+    Comparison, Confirmation, Contents, Edge, Judgement, Verdict, bundle_object_root, compare, edge,
+    recipe_state,
 };
 
 pub use export::Selection;
@@ -129,6 +130,18 @@ impl Record {
     /// chose; without one no anchor is confirmed.
     pub fn verify(&self, judgement: &Judgement, confirmation: &Confirmation<'_>) -> Verdict {
         self.contents.verify(judgement, confirmation, &|tensor| self.object_root(tensor))
+    }
+
+    /// The first difference between this record and another one of what should be the same training.
+    /// Signatures are not checked, which [`Record::verify`] does.
+    ///
+    /// # Errors
+    /// [`FrameError`] when a receipt cannot be read again.
+    pub fn diff(&self, other: &Record) -> Result<Comparison, FrameError> {
+        let records = [self, other];
+        compare(records.map(Record::contents), &|side, tensor| {
+            records[side].object(tensor).map_err(|error| error.to_string())
+        })
     }
 }
 

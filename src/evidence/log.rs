@@ -228,10 +228,7 @@ impl Log {
     /// # Errors
     /// [`FrameError`] when it cannot be read again.
     pub fn read(&self, index: usize) -> Result<Shown, FrameError> {
-        let place = self.places[index];
-        let Frame::Receipt(receipt) = self.frame(place.frame)? else {
-            return Err(refused("the file was changed while it was read"));
-        };
+        let (place, receipt) = (self.places[index], self.receipt(index)?);
         let (mut fields, mut parts) = (Vec::new(), Vec::new());
         for span in &self.openings[place.openings.0 as usize..place.openings.1 as usize] {
             match self.frame(*span)? {
@@ -243,9 +240,16 @@ impl Log {
         Ok(Shown { sequence: place.sequence, receipt, fields, parts })
     }
 
+    fn receipt(&self, index: usize) -> Result<Receipt, FrameError> {
+        match self.frame(self.places[index].frame)? {
+            Frame::Receipt(receipt) => Ok(receipt),
+            _ => Err(refused("the file was changed while it was read")),
+        }
+    }
+
     /// All shown receipts in order.
     pub fn receipts(&self) -> impl Iterator<Item = Result<Receipt, FrameError>> {
-        (0..self.places.len()).map(|index| Ok(self.read(index)?.receipt))
+        (0..self.places.len()).map(|index| self.receipt(index))
     }
 
     /// The shown receipt at this position of the log.
@@ -278,6 +282,16 @@ impl Log {
         let layout =
             self.layouts.get(&field.layout).ok_or(OpeningError::NoLayout { layout: field.layout })?;
         Opened::new(field, layout, digest)
+    }
+
+    /// The state that an opened field speaks of, whatever the receipt binds.
+    ///
+    /// # Errors
+    /// [`OpeningError`].
+    pub fn open_unsigned(&self, field: &FieldOpening) -> Result<Opened, OpeningError> {
+        let layout =
+            self.layouts.get(&field.layout).ok_or(OpeningError::NoLayout { layout: field.layout })?;
+        Opened::unsigned(field, layout)
     }
 
     /// Layouts that this log holds, by their digests.

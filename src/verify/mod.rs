@@ -7,6 +7,8 @@
 
 mod contents;
 mod delegated;
+mod diff;
+mod element;
 mod heads;
 mod lines;
 mod log;
@@ -26,6 +28,8 @@ pub use contents::{
     bundle_object_root, edge, recipe_state, unconfirmed,
 };
 pub use delegated::Signed;
+pub use diff::{Comparison, Difference, Objects, compare};
+pub use element::{Element, first_element};
 pub use policy::{CADENCES, Cadences, Policies};
 pub use specification::{Specification, SpecificationError};
 pub use verdict::{

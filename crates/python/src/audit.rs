@@ -12,6 +12,7 @@ use counterfoil::ledger::LedgerError;
 use counterfoil::primitives::Address;
 use counterfoil::receipt::Value;
 use counterfoil::receipt::schema::HEADER;
+use counterfoil::verify::first_element as element;
 use counterfoil::verify::{Confirmed, Judgement, Specification, Standing, headline, unconfirmed};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -160,6 +161,12 @@ impl Record {
         Ok(None)
     }
 
+    /// The first difference between this record and another one of the same training, as JSON.
+    fn diff(&self, py: Python<'_>, other: &Record) -> PyResult<String> {
+        let found = enter(py, || self.0.diff(&other.0))?;
+        Ok(serde_json::to_string(&found).expect("a comparison is plain data"))
+    }
+
     /// Writes a bundle: of these steps, with these tensors opened; by default everything.
     fn export(
         &self,
@@ -293,8 +300,29 @@ fn checksum_address(py: Python<'_>, text: &str) -> PyResult<String> {
     })
 }
 
+/// Where two tensors of one dtype and shape first differ; none when their canonical bytes are equal.
+#[pyfunction]
+fn first_element<'py>(
+    py: Python<'py>,
+    dtype: &str,
+    shape: Vec<u64>,
+    ours: &[u8],
+    theirs: &[u8],
+) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(found) = enter(py, || element(dtype, &shape, ours, theirs))? else { return Ok(None) };
+    let named = PyDict::new(py);
+    named.set_item("chunk", found.chunk)?;
+    named.set_item("index", found.index)?;
+    named.set_item("ours", found.ours)?;
+    named.set_item("theirs", found.theirs)?;
+    named.set_item("ulps", found.ulps)?;
+    named.set_item("differing", found.differing)?;
+    Ok(Some(named))
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Record>()?;
     module.add_class::<Opened>()?;
+    module.add_function(wrap_pyfunction!(first_element, module)?)?;
     module.add_function(wrap_pyfunction!(checksum_address, module)?)
 }

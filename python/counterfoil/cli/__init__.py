@@ -2,6 +2,7 @@
 
 Exit codes: 0 verified, 1 error, 2 usage, 3 refuted, 4 undecided. Only a verdict gives 3: whatever
 goes wrong in this program itself is an error, so that a traceback never reads as an accusation.
+Of `diff`: 0 nothing differs, 3 something does, 4 nothing does but something could not be compared.
 """
 
 from __future__ import annotations
@@ -225,6 +226,22 @@ def environment(
         typer.echo(f"{name:<20} {value if other is None else f'{value[0]} | {value[1]}'}")
     if other is not None and not shown:
         typer.echo("nothing differs")
+
+
+@app.command()
+def diff(
+    run: RunFolder,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="A record of the same training.")],
+    json: Json = False,
+) -> None:
+    """Find the first difference between two records, down to the element. Exit code 3 when there is one."""
+    with _working(f"Comparing {run} and {other}"):
+        found = counterfoil.diff(run, other)
+    if json:
+        _print_json(asdict(found))
+    else:
+        typer.echo(str(found))
+    raise typer.Exit(REFUTED if found.first is not None else UNDECIDED if found.gaps else 0)
 
 
 @app.command()
