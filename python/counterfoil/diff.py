@@ -94,7 +94,7 @@ class Comparison:
         place = f"{found.kind} {found.step}" if found.kind != "lane" else f"lane {found.lane}"
         place += f": {found.field}" if found.field else ""
         place += f" {found.tensor!r}" if found.tensor else ""
-        place += f" at {list(found.index)} (chunk {found.chunk})" if found.index is not None else ""
+        place += f" at {list(found.index)} (chunk {found.chunk})" if found.index else ""
         apart = [] if found.ulps is None else [f"{found.ulps} ulp{'s' * (found.ulps != 1)} apart"]
         apart += [] if found.differing is None else [f"elements that differ: {found.differing}"]
         return "\n".join(
@@ -217,7 +217,7 @@ def diagnose(
             f"gradients and everything before are equal, {what}: "
             "the update is not the one of the recorded hyperparameters"
         )
-    return f"{what}: everything before is equal: forged, or nondeterminism"
+    return f"{what}: everything before is equal: forged, other code or precision, or nondeterminism"
 
 
 def _listed(what: str, pairs: Pairs) -> str:

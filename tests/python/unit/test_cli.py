@@ -83,6 +83,27 @@ def test_environments_are_shown_and_compared(command, tmp_path: Path) -> None:
     assert command("environment", paths[0], paths[0])[1] == "nothing differs\n"
 
 
+def test_the_first_difference_is_3_and_what_was_not_compared_4(command, tmp_path: Path) -> None:
+    """A program that asks whether two runs are equal must not take a gap for a yes."""
+    loss = {"metrics": counterfoil.commit_tensors({"loss": 0.5}, keep=True)}
+    for name, fields in (
+        ("one", loss),
+        ("same", loss),
+        ("more", {**loss, "batch": counterfoil.commit_tensors({"x": 1.0})}),
+        ("other", {"metrics": counterfoil.commit_tensors({"loss": 0.25}, keep=True)}),
+    ):
+        with counterfoil.Run.create(tmp_path / name) as run:
+            run.record_step(1, fields)
+    one = tmp_path / "one"
+    assert command("diff", one, tmp_path / "same")[:2] == (0, "nothing differs in 1 steps (2 fields)\n")
+    code, out, _ = command("diff", one, tmp_path / "other", "--json")
+    assert (code, json.loads(out)["first"]["theirs"]) == (3, "0.25 (0x3fd0000000000000)")
+    code, out, _ = command("diff", one, tmp_path / "more")
+    assert code == 4
+    assert out.endswith("not compared: batch of 1 step: only one record commits to them\n")
+    assert command("diff", one, tmp_path / "missing")[0] == 1
+
+
 def test_undecided_is_4(command, recorded: Path) -> None:
     code, out, _ = command("verify", recorded, "--require", "stranger")
     assert code == 4
