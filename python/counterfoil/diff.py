@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from counterfoil._native import Record
+from counterfoil._native import Entry, Record, first_element
+from counterfoil.commit import commit_tensors, describe
 from counterfoil.errors import CounterfoilError
 
 Pairs = Mapping[str, tuple[str, str]]
@@ -160,6 +161,40 @@ def diff(a: str | os.PathLike[str] | Record, b: str | os.PathLike[str] | Record)
         first["index"] = None if first["index"] is None else tuple(first["index"])
         first = Difference(**{**first, "notes": tuple(first["notes"])})
     return Comparison(first, document["steps"], document["fields"], tuple(document["gaps"]))
+
+
+def between(tensor: str, ours: tuple[Entry | None, bytes | None], theirs: Any, **place: Any) -> Difference:
+    """Where a recorded tensor and one in memory differ.
+
+    Args:
+        tensor: Its name.
+        ours: The recorded entry and its canonical bytes, as far as they are there.
+        theirs: What was computed: a tensor, number or None.
+        place: The attributes of the difference that say where it is.
+    """
+    entry, kept = ours
+    description = describe(tensor, theirs)
+    other = commit_tensors({tensor: description}).entries[0]
+    known: dict[str, Any] | None = None
+    content = None if description.data is None else description.data.tobytes()
+    alike = entry is not None and (entry.dtype, entry.shape) == (other.dtype, other.shape)
+    if alike and kept is not None and content is not None:
+        known = first_element(other.dtype, other.shape, kept, content)
+    roots = [
+        None if each is None or each.kind != "dense" else f"0x{each.root.hex()}" for each in (entry, other)
+    ]
+    if known is None:
+        known = {"chunk": None, "index": None, "ulps": None, "differing": None}
+        known |= dict(zip(("ours", "theirs"), (_told(entry), _told(other)), strict=True))
+    else:
+        known["index"] = tuple(known["index"])
+    return Difference(tensor=tensor, ours_root=roots[0], theirs_root=roots[1], **known, **place)
+
+
+def _told(entry: Entry | None) -> str:
+    if entry is None or entry.kind != "dense":
+        return "no tensor"
+    return f"0x{entry.root.hex()}"
 
 
 def diagnose(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json as json_format
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -56,6 +56,9 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Signer = Annotated[str | None, typer.Option(help="The owner you expect: 0x and 40 digits.")]
 Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have read and trust.")]
+RunUntrusted = Annotated[
+    bool, typer.Option("--run-untrusted", help="Run the prover's code without pinning it.")
+]
 Requirement = Annotated[Require, typer.Option(help="What the verdict is measured against.")]
 TrustedChain = Annotated[
     str | None,
@@ -108,9 +111,7 @@ def replay(
         str, typer.Option(help="all, sample:20, beacon:20, or steps and spans: 0,3,207:217.")
     ] = "sample:20",
     jobs: Annotated[int, typer.Option(min=1, help="Processes that execute steps at the same time.")] = 1,
-    run_untrusted: Annotated[
-        bool, typer.Option("--run-untrusted", help="Run the prover's code without pinning it.")
-    ] = False,
+    run_untrusted: RunUntrusted = False,
     attest: Annotated[
         bool,
         typer.Option(
@@ -135,8 +136,7 @@ def replay(
     if (key or beacon) and not attest:
         raise typer.BadParameter("--key and --beacon go with --attest")
     pins = _pins(signer, recipe, require, chain, contract, trusted_block)
-    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as shown:
-        bar = shown.add_task(f"Replaying {steps} of {run}", total=None)
+    with _progress(f"Replaying {steps} of {run}") as progress:
         verdict = re_execute(
             run,
             steps,
@@ -144,7 +144,7 @@ def replay(
             jobs=jobs,
             attest=_key(key) if attest else None,
             beacon=None if beacon is None else _word(beacon),
-            progress=lambda done, total: shown.update(bar, completed=done, total=total),
+            progress=progress,
             **pins,
         )
     _finish(verdict, json)
@@ -231,12 +231,32 @@ def environment(
 @app.command()
 def diff(
     run: RunFolder,
-    other: Annotated[Path, typer.Argument(metavar="OTHER", help="A record of the same training.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[OTHER]", help="A record of the same training.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of OTHER: train here again, with settings such as threads=2,ATEN_CPU_CAPABILITY=avx2; "
+            "twice to compare two environments."
+        ),
+    ] = None,
+    run_untrusted: RunUntrusted = False,
+    recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Find the first difference between two records, down to the element. Exit code 3 when there is one."""
-    with _working(f"Comparing {run} and {other}"):
-        found = counterfoil.diff(run, other)
+    """Find the first difference between two records, or two trainings, down to the element. Exit code 3 for one."""
+    if (other is None) == (env is None):
+        raise typer.BadParameter("either OTHER, or --env once or twice")
+    if other is not None:
+        with _working(f"Comparing {run} and {other}"):
+            found = counterfoil.diff(run, other)
+    else:
+        from counterfoil.torch import diff_live
+
+        chosen = [_environment(each) for each in env or ()]
+        with _progress(f"Training {run} again") as progress:
+            found = diff_live(run, *chosen, recipe=recipe, run_untrusted=run_untrusted, progress=progress)
     if json:
         _print_json(asdict(found))
     else:
@@ -425,6 +445,26 @@ def _tensor(text: str) -> tuple[str, int | None]:
 
 def _home() -> Path:
     return Path(os.environ.get("COUNTERFOIL_HOME") or Path.home() / ".counterfoil")
+
+
+def _environment(text: str) -> dict[str, str | int | bool]:
+    """`threads=2,deterministic=true,NAME=value` by name."""
+    values: dict[str, str | int | bool] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{part!r} is no NAME=VALUE")
+        known: dict[str, str | int | bool] = {"true": True, "false": False}
+        values[name] = int(value) if name == "threads" and value.isdecimal() else known.get(value, value)
+    return values
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, and nothing in a file or a pipe."""
+    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as shown:
+        bar = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(bar, completed=done, total=total)
 
 
 @contextmanager

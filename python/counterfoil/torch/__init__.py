@@ -8,6 +8,16 @@
 from counterfoil.torch.attach import Recorder, attach
 from counterfoil.torch.data import batches, commit_dataset, sample_digest
 from counterfoil.torch.distributed import open_lane
+from counterfoil.torch.live import diff_live
 from counterfoil.torch.replay import replay
 
-__all__ = ["Recorder", "attach", "batches", "commit_dataset", "open_lane", "replay", "sample_digest"]
+__all__ = [
+    "Recorder",
+    "attach",
+    "batches",
+    "commit_dataset",
+    "diff_live",
+    "open_lane",
+    "replay",
+    "sample_digest",
+]

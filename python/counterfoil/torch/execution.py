@@ -13,15 +13,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import counterfoil
-from counterfoil import Mismatch, Record, commit_tensors
+from counterfoil import Record, commit_tensors
+from counterfoil.diff import Difference, between, diagnose
 from counterfoil.errors import CounterfoilError
 from counterfoil.lookup import lineage
 from counterfoil.torch import confine, wire
@@ -51,11 +53,17 @@ class NotReplayable(Exception):
 
 
 class Differs(Exception):
-    """What was computed is not what was recorded; the first argument is the mismatch."""
+    """What was computed is not what was recorded.
 
-    def __init__(self, mismatch: Mismatch, computed: dict[str, State], *, excused: bool) -> None:
-        super().__init__(mismatch)
-        self.mismatch, self.computed, self.excused = mismatch, computed, excused
+    Attributes:
+        found: Where, the record's side first.
+        computed: All that was computed at the step.
+        excused: Whether that may be another machine's doing, or a recipe's that keeps what no checkpoint holds.
+    """
+
+    def __init__(self, found: Difference, computed: dict[str, State], *, excused: bool) -> None:
+        super().__init__(found)
+        self.found, self.computed, self.excused = found, computed, excused
 
 
 class Lane:
@@ -99,12 +107,13 @@ class Child:
         stands: Which execution it serves, and the step that it executed last.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, variables: Mapping[str, str] = MappingProxyType({})) -> None:
         self.notes: list[str] = []
         self.stands: tuple[Execution, int] | None = None
         self._served: set[Execution] = set()
         self._record, self._lives = record, LIVES
-        self._variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+        known = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+        self._variables = known | dict(variables)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Child:
@@ -211,6 +220,8 @@ class Execution:
         lane: The recorded lane.
         child: The process, which may serve others in between.
         timeout: Seconds a step may take.
+        settings: What the process is told instead of what the run's environment says, by names of `CHOSEN`.
+        wanted: What is computed besides the fields that the receipts speak of.
     """
 
     def __init__(
@@ -218,15 +229,20 @@ class Execution:
         lane: Lane,
         child: Child,
         timeout: float,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        wanted: Sequence[str] = (),
     ) -> None:
         self.lane, self.child = lane, child
         self.notes: list[str] = []
         self._record, self._timeout = lane.record, timeout
+        self._settings, self._wanted = settings, set(wanted)
         self._environment: State = {}
         self._same_machine = True
         self._limit = ROOM
+        # The last step whose parameters were restored, or compared and equal.
+        self._agreed = 0
 
-    def confirm(self, found: Differs) -> dict[str, State]:
+    def confirm(self, differs: Differs) -> dict[str, State]:
         """Executes up to a step that came out differently once more, before the run is accused.
 
         A recipe may keep what no checkpoint holds, such as a scheduler, or what steps of another lane left: the
@@ -238,12 +254,12 @@ class Execution:
         Raises:
             Differs: It differs again, or nothing else could be tried.
         """
-        step = found.mismatch.step
+        step = differs.found.step
         start, first = self.lane.start(step), min(self.lane.starts)
         if self.child.served_others(self):
             self.child.end()
         elif start == first:
-            raise found
+            raise differs
         self.child.stands = None
         computed: dict[str, State] = {}
         try:
@@ -252,8 +268,8 @@ class Execution:
                     self.compare(number, computed)
         except NotReplayable:
             # Of a step of several ranks, none before it is executed, and what a recipe keeps is not known.
-            excused = found.excused or self.lane.is_shared(step)
-            raise Differs(found.mismatch, found.computed, excused=excused) from None
+            excused = differs.excused or self.lane.is_shared(step)
+            raise Differs(differs.found, differs.computed, excused=excused) from None
         return computed
 
     def begin(self) -> None:
@@ -296,6 +312,7 @@ class Execution:
         at = self.child.stands[1] if self.child.stands and self.child.stands[0] is self else -1
         if not start <= at < first:
             states, at = self._restored(self.lane.starts[start]), start
+            self._agreed = at
         self.child.stands = None
         self._request(at + 1, states)
         for number in range(at + 1, last + 1):
@@ -343,7 +360,7 @@ class Execution:
         }
         # By what is recorded, not by what is asked for: a recipe does not learn which step is judged.
         wanted = {field for field in (*COMPARED, *OWN) if any(receipt.fields.get(field, b""))}
-        wanted |= set(STATE) if number in self.lane.ends else set()
+        wanted |= self._wanted | (set(STATE) if number in self.lane.ends else set())
         shared = self.lane.is_shared(number)
         header = {"step": number, "spec": self._record.spec, "contribution": shared, "wanted": sorted(wanted)}
         self.child.send(self, wire.encode(self._environment | header, {**states, **inputs}), self._timeout)
@@ -367,7 +384,7 @@ class Execution:
         environment = opened["environment"].scalars() if "environment" in opened else {}
         if any(name not in environment for name in CHOSEN):
             raise NotReplayable(f"the environment of {where} is not opened")
-        self._environment = {name: environment[name] for name in CHOSEN}
+        self._environment = {name: environment[name] for name in CHOSEN} | dict(self._settings)
         for name, usual in (("default_dtype", "torch.float32"), ("matmul_precision", "highest")):
             note = f"executed with {name} {self._environment[name]}, as the run's environment says"
             if self._environment[name] != usual and note not in self.notes:
@@ -428,11 +445,31 @@ class Execution:
             difference = recorded.first_difference(actual)
             if difference is None:
                 continue
-            tensor, expected, found = difference
-            name = self.lane.prefix + (field if receipt.kind == "step" else f"checkpoint {field}")
-            shown = self._shown(tensor, opened[field], expected, computed.get(field, {}), found)
+            tensor, expected, _ = difference
+            kept = (opened[field].values or {}).get(tensor)
+            if kept is None and expected is not None and expected.kind == "dense":
+                with contextlib.suppress(CounterfoilError):
+                    kept = self._record.object(expected)
+            # The state before and the batch are the recorded ones; an update is computed from more.
+            alike = field not in STATE or {"gradients", "hyperparameters"} <= compared
+            found = between(
+                tensor,
+                (expected, kept),
+                computed.get(field, {}).get(tensor),
+                lane=self.lane.prefix.removesuffix(": "),
+                step=number,
+                kind=receipt.kind,
+                field=field,
+                diagnosis=diagnose(field, tensor, {}, {}, alike, begins=number == 0),
+                notes=(
+                    f"the parameters were last compared at step {self._agreed}: what is false lies behind it",
+                )
+                * (self._agreed < number - 1),
+            )
             excused = not self._same_machine and field != "hyperparameters"
-            raise Differs(Mismatch(number, name, tensor, *shown), computed, excused=excused)
+            raise Differs(found, computed, excused=excused)
+        if {"parameters"} & compared:
+            self._agreed = number
         if receipt.kind == "step" and not compared & {"gradients", "parameters", "contribution"}:
             raise NotReplayable("neither gradients nor parameters are recorded")
 
@@ -447,20 +484,6 @@ class Execution:
         self.notes += [note] * bool(other and note not in self.notes)
         both = theirs.keys() & ours.keys()
         return tuple(commit_tensors({name: state[name] for name in both}) for state in (theirs, ours))  # type: ignore[return-value]
-
-    def _shown(
-        self, tensor: str, opened: Opened, expected: Entry | None, computed: State, found: Entry | None
-    ) -> tuple[str, str]:
-        """What was recorded and what was computed: numbers where both are at hand, else the tensors' roots."""
-        recorded = opened.scalars().get(tensor) if opened.values is not None else None
-        value = computed.get(tensor)
-        if recorded is not None and isinstance(value, torch.Tensor) and value.numel() == 1:
-            return str(recorded), str(value.item())
-        roots = [
-            f"0x{entry.root.hex()}" if entry is not None and entry.kind == "dense" else "no tensor"
-            for entry in (expected, found)
-        ]
-        return roots[0], roots[1]
 
 
 def _tensors(opened: Opened | None, what: str) -> State:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import counterfoil
 from counterfoil import Mismatch, Record, ReplayReport
 from counterfoil.attest import OTHER, SAME, Attestation
+from counterfoil.diff import Difference
 from counterfoil.errors import InvalidInput
 from counterfoil.sampling import choose, draw, odds, sampled
 from counterfoil.torch.execution import Child, Differs, Execution, Lane, NotReplayable
@@ -83,7 +84,7 @@ def replay(
         return counterfoil.verify(record, replay=report, **pins)
 
     verify(None)
-    _check_recipe(record, recipe, run_untrusted)
+    check_recipe(record, recipe, run_untrusted)
     with contextlib.ExitStack() as stack:
         attestation = None
         if attest is not None:
@@ -92,7 +93,12 @@ def replay(
         return verify(re_execute(record, steps, timeout, chain=chain, **options))
 
 
-def _check_recipe(record: Record, pinned: str | None, run_untrusted: bool) -> None:
+def check_recipe(record: Record, pinned: str | None, run_untrusted: bool) -> None:
+    """Refuses a recipe that the verifier did not choose to run.
+
+    Raises:
+        InvalidInput: It is missing, not pinned, or not what was pinned.
+    """
     digest, names = record.recipe_digest, sorted(record.recipe)
     if digest is None:
         raise InvalidInput("the run has no recipe: its steps cannot be executed again", where="recipe")
@@ -119,8 +125,8 @@ class Part:
     replayed: list[int] = field(default_factory=list)
     contributed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    differing: list[Mismatch] = field(default_factory=list)
-    refuted: list[Mismatch] = field(default_factory=list)
+    differing: list[Difference] = field(default_factory=list)
+    refuted: list[Difference] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     begins: bool = False
 
@@ -249,35 +255,41 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
                 child.fail()
         except Differs as found:
             if left[0] == 0:
-                part.undecided.append(_other_beginning(found.mismatch))
+                part.undecided.append(
+                    f"the run did not begin from the state that its recipe makes ({found.found.field} "
+                    f"{found.found.tensor}): it was seeded otherwise, or trained before"
+                )
             else:
                 try:
                     computed = execution.confirm(found)
-                    if found.mismatch.step < left[0]:
+                    if found.found.step < left[0]:
                         continue
                     passed(computed)
                 except Differs as again:
-                    (part.differing if again.excused else part.refuted).append(again.mismatch)
+                    (part.differing if again.excused else part.refuted).append(again.found)
                     child.stands = None
                     if attestation is not None and not again.excused:
-                        attestation.add(lane.steps[again.mismatch.step], OTHER, again.computed)
+                        attestation.add(lane.steps[again.found.step], OTHER, again.computed)
         left.pop(0)
         yield
 
 
-def _other_beginning(found: Mismatch) -> str:
-    where = found.field.replace("checkpoint ", "")
-    return (
-        f"the run did not begin from the state that its recipe makes ({where} {found.tensor}): it was seeded otherwise, "
-        "or trained before"
-    )
+def _named(found: Difference) -> str:
+    """A field as the verdict calls it: with its lane where there are several, and as a checkpoint's where it is one."""
+    lane = f"{found.lane}: " if found.lane else ""
+    return lane + (found.field if found.kind == "step" else f"checkpoint {found.field}")
+
+
+def _mismatch(found: Difference) -> Mismatch:
+    at = "" if found.index is None else f" at {list(found.index)}, chunk {found.chunk}"
+    return Mismatch(found.step, _named(found), found.tensor, found.ours + at, found.theirs)
 
 
 def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
     """What the parts showed together, up to the first lane that differs."""
     replayed: list[int] = []
     undecided: list[str] = []
-    refuted: list[Mismatch] = []
+    refuted: list[Difference] = []
     for lane, group in itertools.groupby(parts, lambda part: part.lane):
         of_lane = list(group)
         seen = [step for part in of_lane for step in part.replayed]
@@ -296,15 +308,18 @@ def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
             )
         undecided += [text for part in of_lane for text in part.undecided]
         if refuted:
+            notes += [
+                f"{_named(wrong)}: {text}" for wrong in refuted for text in (wrong.diagnosis, *wrong.notes)
+            ]
             break
         undecided += [
-            f"step {wrong.step} differs in {wrong.field}, on another kind of machine or behind what the recipe keeps"
+            f"step {wrong.step} differs in {_named(wrong)}, on another kind of machine or behind what the recipe keeps"
             for wrong in differing
         ]
     begins = [part.begins for part in parts if part.steps == [0]]
     return ReplayReport(
         steps=tuple(replayed),
-        refuted=tuple(refuted),
+        refuted=tuple(_mismatch(wrong) for wrong in refuted),
         notes=tuple(dict.fromkeys(notes)),
         undecided=() if refuted else tuple(dict.fromkeys(undecided)),
         begins=bool(begins) and all(begins),
