@@ -7,6 +7,7 @@
 
 from counterfoil.torch.attach import Recorder, attach
 from counterfoil.torch.data import batches, commit_dataset, sample_digest
+from counterfoil.torch.determinism import deterministic
 from counterfoil.torch.distributed import open_lane
 from counterfoil.torch.live import diff_live
 from counterfoil.torch.replay import replay
@@ -17,6 +18,7 @@ __all__ = [
     "batches",
     "commit_dataset",
     "diff_live",
+    "deterministic",
     "open_lane",
     "replay",
     "sample_digest",

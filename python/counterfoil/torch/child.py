@@ -20,7 +20,7 @@ from counterfoil.torch import collect
 from counterfoil.torch.hooks import Hooks, innermost
 from counterfoil.torch.wire import Pipe, encode
 
-CHOSEN = ("threads", "deterministic", "matmul_precision", "default_dtype")
+CHOSEN = ("threads", "deterministic", "matmul_precision", "default_dtype", "mkldnn")
 """What a run's environment says and a process can choose."""
 
 FIELDS = ("parameters", "optimizer", "buffers", "hyperparameters")
@@ -134,6 +134,7 @@ def serve(cut: dict[str, bool]) -> None:
             if header["deterministic"] != torch.are_deterministic_algorithms_enabled():
                 torch.use_deterministic_algorithms(header["deterministic"])
             torch.set_float32_matmul_precision(header["matmul_precision"])
+            torch.backends.mkldnn.enabled = header["mkldnn"]
             torch.set_default_dtype(getattr(torch, header["default_dtype"].removeprefix("torch.")))
         recipe = recipe or load_recipe(Path("recipe").resolve())
         if header["step"] == 0:
