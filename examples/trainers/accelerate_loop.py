@@ -4,6 +4,8 @@ pip install counterfoil[torch] accelerate scikit-learn
 python examples/trainers/accelerate_loop.py
 """
 
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from sklearn.datasets import load_digits
@@ -27,7 +29,8 @@ def main() -> None:
     model, optimizer, loader = accelerator.prepare(
         model, optimizer, DataLoader(data, batch_size=64, shuffle=True)
     )
-    with counterfoil.Run.create("runs/accelerate") as run:
+    recipe = Path(__file__).with_name("recipes") / "accelerate_loop.py"
+    with counterfoil.Run.create("runs/accelerate", recipe=recipe) as run:
         run.attach(model, optimizer, checkpoint_every=1)
         for image, digit in run.batches(loader):
             with accelerator.accumulate(model):

@@ -4,6 +4,8 @@ pip install counterfoil[torch] transformers accelerate scikit-learn
 python examples/trainers/hugging_face.py
 """
 
+from pathlib import Path
+
 import torch
 from sklearn.datasets import load_breast_cancer
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
@@ -32,7 +34,8 @@ def main() -> None:
         "out", max_steps=6, per_device_train_batch_size=4, gradient_accumulation_steps=2, logging_steps=2,
         save_steps=6, report_to=[], use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
-    with counterfoil.Run.create("runs/hugging_face") as run:
+    recipe = Path(__file__).with_name("recipes") / "hugging_face.py"
+    with counterfoil.Run.create("runs/hugging_face", recipe=recipe) as run:
         callback = Callback(run, checkpoint_every=1)
         Trainer(build(), arguments, train_dataset=texts(), callbacks=[callback]).train()
     print(counterfoil.verify("runs/hugging_face"))

@@ -4,6 +4,8 @@ pip install counterfoil[torch] lightning scikit-learn
 python examples/trainers/lightning_module.py
 """
 
+from pathlib import Path
+
 import lightning
 import torch
 from sklearn.datasets import load_digits
@@ -35,7 +37,8 @@ def main() -> None:
     images, digits = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(digits))
     loader = DataLoader(data, batch_size=64, shuffle=True)
-    with counterfoil.Run.create("runs/lightning") as run:
+    recipe = Path(__file__).with_name("recipes") / "lightning_module.py"
+    with counterfoil.Run.create("runs/lightning", recipe=recipe) as run:
         trainer = lightning.Trainer(
             max_steps=8, accelerator="cpu", gradient_clip_val=1.0, accumulate_grad_batches=2, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, callbacks=[Callback(run, checkpoint_every=1)],

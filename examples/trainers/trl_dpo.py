@@ -4,6 +4,8 @@ pip install counterfoil[torch] trl scikit-learn
 python examples/trainers/trl_dpo.py
 """
 
+from pathlib import Path
+
 import torch
 from datasets import Dataset
 from sklearn.datasets import load_wine
@@ -38,7 +40,8 @@ def main() -> None:
         "out", max_steps=4, per_device_train_batch_size=4, use_cpu=True, bf16=False,
         gradient_checkpointing=False, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    with counterfoil.Run.create("runs/dpo") as run:
+    recipe = Path(__file__).with_name("recipes") / "trl_dpo.py"
+    with counterfoil.Run.create("runs/dpo", spec={"vocabulary": len(tokenizer)}, recipe=recipe) as run:
         DPOTrainer(
             model, reference, arguments, train_dataset=Dataset.from_list(pairs),
             processing_class=tokenizer, callbacks=[Callback(run, checkpoint_every=1)],

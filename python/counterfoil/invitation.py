@@ -31,9 +31,8 @@ def invite(run: Run) -> dict[str, bytes]:
     run.flush()
     journal = run.path / journal_name(run.worker, run.lane)
     files = {journal: _up_to_first_receipt(journal.read_bytes())}
-    files |= {
-        file: file.read_bytes() for file in (run.path / "spec.json", *(run.path / "recipe").rglob("*.py"))
-    }
+    recipe = (file for file in (run.path / "recipe").rglob("*") if file.is_file())
+    files |= {file: file.read_bytes() for file in (run.path / "spec.json", *recipe)}
     return {file.relative_to(run.path).as_posix(): content for file, content in files.items()}
 
 

@@ -20,6 +20,15 @@ INDEX, CONTENT = "index", "content"
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One line of a report: what was looked at, whether it is well, and why."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
 class Uses:
     """What a run's evidence says of one sample.
 

@@ -22,6 +22,9 @@ from counterfoil.commit import commit_tensors, describe, items
 from counterfoil.errors import InvalidInput
 from counterfoil.files import commit_files
 
+LOCKS = ("requirements.txt", "pylock.toml", "uv.lock")
+"""Files of a recipe beside its sources: which versions it is made for."""
+
 _FINISHED, _EXCEPTION = 0, 1
 _WORKER, _OBSERVER = 1, 3
 
@@ -101,7 +104,8 @@ class Run:
             key: Signs the receipts; by default the device key, made on first use.
             spec: What you pin about the run, in JSON's types; it becomes part of the run's id.
             recipe: A Python file, or a folder with `recipe.py`, that can re-execute the steps. It
-                is copied into the run and its digest is part of the genesis receipt.
+                is copied into the run and its digest is part of the genesis receipt: a folder's `*.py`,
+                `requirements.txt`, `pylock.toml` and `uv.lock`.
             policy: The floor: every how many steps a field must be committed, for example
                 `{"gradients": 1, "parameters": 50}`. Nobody can go below it later.
             public: Fields that are not blinded, for example `["step.metrics"]`.
@@ -584,5 +588,6 @@ def _read_recipe(path: Path) -> dict[str, bytes]:
         return {"recipe.py": path.read_bytes()}
     if not (path / "recipe.py").is_file():
         raise InvalidInput(f"{path} is neither a Python file nor a folder with recipe.py", where=str(path))
-    files = sorted(file for file in path.rglob("*.py") if file.is_file())
+    own = (file for file in path.rglob("*") if file.suffix == ".py" or file.name in LOCKS)
+    files = sorted(file for file in own if file.is_file())
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}

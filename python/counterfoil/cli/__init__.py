@@ -28,6 +28,7 @@ from counterfoil.cli import checkpoint
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
+from counterfoil.lookup import Finding
 from counterfoil.lookup import environment as read_environment
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
@@ -348,24 +349,51 @@ def anchor(
 
 @app.command()
 def doctor(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.")] = None,
+    first: Annotated[
+        str, typer.Argument(metavar="[RUN | recipe]", help="A run folder, or the word `recipe`.")
+    ] = "",
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A recipe: a Python file, or a folder with recipe.py.")
+    ] = "",
     repair: Annotated[
         bool, typer.Option("--repair", help="Cut off unfinished writes, as the next Run.open would.")
     ] = False,
+    spec: Annotated[str, typer.Option(metavar="JSON", help="The run's specification, for a recipe.")] = "{}",
+    steps: Annotated[int, typer.Option(min=1, help="How many steps of a recipe to record and replay.")] = 4,
     json: Json = False,
 ) -> None:
-    """Report on this installation and on a run folder; without --repair it changes nothing."""
-    from counterfoil.cli.doctor import examine
+    """Report on this installation and on a run folder, or prove that a recipe replays; only --repair changes a run."""
+    if file:
+        if first != "recipe" or repair:
+            raise typer.BadParameter(
+                "with a second path there is `doctor recipe FILE`, which repairs nothing"
+            )
+        findings = _rehearse(file, spec, steps)
+    else:
+        from counterfoil.cli.doctor import examine
 
-    if repair and run is None:
-        raise typer.BadParameter("--repair needs a run folder")
-    findings = examine(run, _home(), repair=repair)
+        if repair and not first:
+            raise typer.BadParameter("--repair needs a run folder")
+        findings = examine(Path(first) if first else None, _home(), repair=repair)
     if json:
         _print_json([finding.__dict__ for finding in findings])
     else:
         for finding in findings:
             typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.what}: {finding.detail}")
     raise typer.Exit(0 if all(finding.ok for finding in findings) else ERROR)
+
+
+def _rehearse(recipe: str, spec: str, steps: int) -> list[Finding]:
+    from counterfoil.torch import rehearse
+
+    try:
+        document = json_format.loads(spec)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise typer.BadParameter(f"{spec!r} is no JSON object", param_hint="--spec")
+    with _working(f"Recording {steps} steps of {recipe} and executing them again"):
+        return rehearse(recipe, document, steps=steps)
 
 
 def main() -> None:

@@ -8,22 +8,13 @@ import platform
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import counterfoil
 from counterfoil import _native
 from counterfoil.errors import CounterfoilError
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    what: str
-    ok: bool
-    detail: str
+from counterfoil.lookup import Finding
 
 
 def examine(run: Path | None, home: Path, *, repair: bool = False) -> list[Finding]:

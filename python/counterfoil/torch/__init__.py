@@ -10,6 +10,7 @@ from counterfoil.torch.data import batches, commit_dataset, sample_digest
 from counterfoil.torch.determinism import deterministic
 from counterfoil.torch.distributed import open_lane
 from counterfoil.torch.live import diff_live
+from counterfoil.torch.rehearsal import rehearse
 from counterfoil.torch.replay import replay
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "diff_live",
     "deterministic",
     "open_lane",
+    "rehearse",
     "replay",
     "sample_digest",
 ]

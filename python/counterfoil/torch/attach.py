@@ -288,9 +288,13 @@ class Recorder:
             elif now is not self._consumed:
                 self._replayable = False  # drawing this batch changed the randomness of a step under way
             leaves = dict(collect.flatten(batch))
-            # Kernels choose by memory layout and give other bits; a receipt knows no strides.
+            # Kernels choose by memory layout and give other bits; a receipt knows no strides. A number comes back as
+            # a tensor, of which powers have other bits; what is true or absent is the same to a recipe.
             plain = all(
-                isinstance(value, torch.Tensor) and value.is_contiguous() for value in leaves.values()
+                value.is_contiguous()
+                if isinstance(value, torch.Tensor)
+                else value is None or isinstance(value, bool)
+                for value in leaves.values()
             )
             self._replayable &= plain
             self._batches.append({name: _copy(value) for name, value in leaves.items()})

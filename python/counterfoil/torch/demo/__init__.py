@@ -69,8 +69,7 @@ def record(
             losses.append(metrics["loss"].item())
             recorder.log(**metrics)
 
-        loader = torch.utils.data.DataLoader(digits(), batch_size=32, shuffle=True, drop_last=True)
-        epochs = itertools.repeat(run.batches(loader))
+        epochs = itertools.repeat(run.batches(recipe.batches(run.spec)))
         batches = itertools.chain.from_iterable(epochs)
         for number, batch in zip(range(1, steps + 1), batches, strict=False):
             step(batch, number, log)

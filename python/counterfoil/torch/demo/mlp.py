@@ -27,3 +27,10 @@ def recipe(spec: dict[str, Any]) -> Any:
         optimizer.step()
 
     return model, optimizer, step
+
+
+def batches(spec: dict[str, Any]) -> Any:
+    """Scikit-learn's digits, shuffled by torch's generator in each epoch."""
+    from counterfoil.torch.demo import digits
+
+    return torch.utils.data.DataLoader(digits(), batch_size=32, shuffle=True, drop_last=True)
