@@ -45,7 +45,7 @@ def rehearse(
         What was found, one line each: whether training and each step went well, locked versions, what to pin.
 
     Raises:
-        InvalidInput: There is no such recipe, it has no `batches` and none are given, or `steps` is below 1.
+        InvalidInput: There is no such recipe, or `steps` is below 1.
 
     Example:
         >>> from counterfoil.torch.demo import mlp
@@ -118,7 +118,7 @@ def _train(run: Run, module: ModuleType, batches: Iterable[Any] | None, steps: i
 
 
 def _replayed(record: Record) -> list[Finding]:
-    findings = []
+    found: dict[str, Finding] = {}
     (lane,) = record.lanes
     with Execution(record, SECONDS, *lane) as execution:
         replayed = 0
@@ -133,19 +133,19 @@ def _replayed(record: Record) -> list[Finding]:
             except NotReplayable as reason:
                 text = f"was not executed again: {reason}"
                 if reason.fatal:
-                    findings.append(Finding("sandbox", False, f"step {step} {text}"))
+                    found["sandbox"] = Finding("sandbox", False, f"step {step} {text}")
                     break
-            except Differs as found:
-                wrong = found.mismatch
+            except Differs as differs:
+                wrong = differs.mismatch
                 step = wrong.step
                 text = (
                     f"differs in {wrong.field} {wrong.tensor}: recorded {wrong.expected}, then {wrong.actual}"
                 )
             execution.at = None
-            findings.append(Finding(f"step {step}", False, text))
+            found[f"step {step}"] = Finding(f"step {step}", False, text)
         text = f"{replayed} of {len(execution.steps)} steps came out bit for bit, each from the nearest checkpoint"
-        findings += [Finding("note", "metrics" not in note, note) for note in execution.notes]
-    return [Finding("replay", 0 < replayed == len(execution.steps), text), *dict.fromkeys(findings)]
+        notes = [Finding("note", "metrics" not in note, note) for note in execution.notes]
+    return [Finding("replay", 0 < replayed == len(execution.steps), text), *found.values(), *notes]
 
 
 def _versions(record: Record) -> list[Finding]:

@@ -410,3 +410,68 @@ def test_tensors_in_blocks_are_not_replayed_and_accuse_nobody(tmp_path):
     assert not found.refuted
     assert not found.steps
     assert "in blocks" in str(found)
+
+
+def test_a_recipe_that_hands_back_what_it_was_given_is_refuted(tmp_path):
+    """The state before a step is all it has of the answer."""
+    recipe = tmp_path / "recipe.py"
+    source = recipe_with("        optimizer.zero_grad()\n        return optimizer.step()\n")
+    recipe.write_text(source)
+    (mismatch,) = report(record(tmp_path / "run", recipe=recipe, steps=1)).refuted
+    assert (mismatch.step, mismatch.field) == (1, "gradients")
+
+
+CONVOLUTION = """
+import torch
+def recipe(spec):
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 8)), torch.nn.Conv2d(1, 16, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    def step(batch, number, log):
+        images, _ = batch
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+    return model, optimizer, step
+"""
+
+
+def test_a_run_without_onednn_is_replayed_without_it(tmp_path, monkeypatch):
+    """Convolutions have other bits there: an honest run was refuted."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    path = record(tmp_path / "run", module_of(tmp_path / "code", CONVOLUTION), steps=2)
+    seen = report(path, [1, 2])
+    assert seen.steps == (1, 2) and seen.refuted == seen.undecided == ()
+
+
+FLAGGED = """
+import torch
+def recipe(spec):
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    def step(batch, number, log):
+        assert batch["mask"] is None and "rate" not in batch
+        output = model(batch["images"])
+        optimizer.zero_grad()
+        (output.square() if batch["square"] else output).mean().backward()
+        optimizer.step()
+    return model, optimizer, step
+"""
+
+
+def test_flags_and_what_is_absent_are_part_of_a_replayable_batch(tmp_path):
+    """Trainers hand their models flags by name: none of their steps could be replayed. A number stays flagged."""
+    module = module_of(tmp_path / "code", FLAGGED)
+    images = data()[:8][0]
+    given = [{"images": images, "square": value, "mask": None} for value in (True, False)]
+    with counterfoil.Run.create(tmp_path / "run", spec=MLP, recipe=module.__file__) as run:
+        model, optimizer, step = module.recipe(MLP)
+        recorder = run.attach(model, optimizer, every=1)
+        for number, batch in enumerate(run.batches([*given, given[0] | {"rate": 0.5}]), 1):
+            batch.pop("rate", None)
+            step(batch, number, recorder.log)
+    flags = [receipt.fields["flags"] for receipt in run.receipts() if receipt.kind == "step"]
+    assert flags == [0, 0, attach.NOT_REPLAYABLE]
+    seen = report(run.path, [1, 2])
+    assert seen.steps == (1, 2) and seen.refuted == ()

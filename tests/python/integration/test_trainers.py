@@ -7,6 +7,7 @@ that by autograd in a second model, which neither the trainer nor the recorder k
 import copy
 import importlib.util
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 import counterfoil
 import trainer_ranks
+from counterfoil.torch import replay
 from training import state_root, steps_of
 
 FOLDER = Path(__file__).parents[3] / "examples/trainers"
@@ -73,13 +75,22 @@ def gradients(model, weights, losses, clip):
 
 
 def compare(path, expected):
-    """Every step's receipt commits to the expected gradients; what they show is accepted."""
+    """Every step's receipt commits to the expected gradients, and the example's recipe makes each of them again."""
     found = [opened["gradients"].commitment.root for _, opened in steps_of(path)]
     assert len(found) == len(expected)
     for root, computed in zip(found, expected, strict=True):
         assert root == state_root(computed)
-    assert counterfoil.verify(path).status == "verified"
     assert all(receipt.fields["batch"] != bytes(32) for receipt, _ in steps_of(path))
+    record = counterfoil.Record(path)
+    verdict = replay(path, recipe=record.recipe_digest)
+    assert (verdict.status, verdict.notes) == ("verified", [])
+    assert verdict.transition.startswith(f"replayed {len(expected)} of {len(expected)} by you, bit-exact")
+    first = next(receipt for receipt in record.receipts() if receipt.kind == "checkpoint")
+    begun = runpy.run_path(Path(path, "recipe/recipe.py"))["recipe"](record.spec)[0]
+    assert (
+        counterfoil.commit_tensors(dict(begun.named_parameters()))
+        == record.opened(first)["parameters"].commitment
+    )
 
 
 def added_lines(name):
