@@ -249,7 +249,8 @@ def batches(run: Run, loader: Iterable[Batch]) -> Batches[Batch]:
         loader: Any iterable of tensors, or of nested tuples, lists and mappings of them. Several
             batches consumed before one step are recorded together, as a tuple of batches, also
             one that the loop passed over. A step can be replayed when its batch consists of
-            contiguous tensors; lists and named tuples come back to a recipe as tuples. A restored run
+            contiguous tensors, flags and None; lists and named tuples come back to a recipe as tuples, a
+            flag as a tensor. A restored run
             draws the batches of its unfinished epoch again and goes on behind them.
 
     Returns:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 _PIN = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9._-]*) *(\[[a-z0-9._, -]*\])? *={2,3} *(?P<version>[a-z0-9.!+_-]+) *(?P<marker>;.*)?",
+    r"(?P<name>[a-z0-9][a-z0-9._-]*) ?(\[[a-z0-9._, -]*\])? ?={2,3} ?(?P<version>[a-z0-9.!+_-]+) ?(?P<marker>;.*)?",
     re.IGNORECASE | re.ASCII,
 )
-_SCRIPT = re.compile(r"^# /// script$\s(?P<content>(^#(| .*)$\s)+?)^# ///$", re.MULTILINE)
-"""The metadata in a single file: https://packaging.python.org/en/latest/specifications/inline-script-metadata."""
 
 
 class Pin(NamedTuple):
@@ -71,17 +70,17 @@ def pins(files: Mapping[str, bytes]) -> tuple[dict[str, list[Pin]], list[str]]:
 def _requirements(text: str) -> Iterator[Pin]:
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
         # A comment, and options such as hashes, stand behind a blank.
-        plain = re.split(r"(?:^|\s)(?:#|--)", line, maxsplit=1)[0].strip()
-        pin = _PIN.fullmatch(plain)
+        plain = re.split(r"(?:^|\s)(?:#|--)", line, maxsplit=1)[0]
+        pin = _PIN.fullmatch(" ".join(plain.split()))
         if pin is not None:
             yield Pin(pin["name"], pin["version"], pin["marker"] is not None)
 
 
 def _script(text: str) -> Iterator[Pin]:
-    block = _SCRIPT.search(text)
-    if block is not None:
-        plain = "".join(line[1:].removeprefix(" ") for line in block["content"].splitlines(keepends=True))
-        listed = tomllib.loads(plain).get("dependencies")
+    lines = iter(text.splitlines())
+    if "# /// script" in lines:  # which leaves those behind it
+        block = itertools.takewhile(lambda line: line != "# ///", lines)
+        listed = tomllib.loads("\n".join(line[2:] for line in block)).get("dependencies")
         texts = [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
         yield from _requirements("\n".join(texts))
 
@@ -95,7 +94,7 @@ def _uv(text: str) -> Iterator[Pin]:
     return _packages(tomllib.loads(text).get("package"), lambda _: True)
 
 
-def _packages(listed: Any, is_conditional: Any) -> Iterator[Pin]:
+def _packages(listed: Any, is_conditional: Callable[[dict[str, Any]], bool]) -> Iterator[Pin]:
     for package in listed if isinstance(listed, list) else ():
         if isinstance(package, dict):
             pin = _PIN.fullmatch(f"{package.get('name')}=={package.get('version')}")

@@ -87,7 +87,7 @@ def _imported(path: Path) -> Iterator[ModuleType]:
     description = importlib.util.spec_from_file_location("recipe", file)
     assert description is not None and description.loader is not None, "a recipe is a Python file"
     module = importlib.util.module_from_spec(description)
-    known = set(sys.modules)
+    known = dict(sys.modules)
     sys.modules["recipe"] = module
     sys.path.insert(0, str(file.parent))
     try:
@@ -95,10 +95,11 @@ def _imported(path: Path) -> Iterator[ModuleType]:
         yield module
     finally:
         sys.path.remove(str(file.parent))
-        tops = {name: sys.modules.get(name.partition(".")[0]) for name in sys.modules.keys() - known}
+        tops = {name: sys.modules.get(name.partition(".")[0]) for name in sys.modules.keys() - known.keys()}
         for name, top in tops.items():
             if Path(getattr(top, "__file__", None) or "/").is_relative_to(file.parent):
                 del sys.modules[name]
+        sys.modules |= {name: known[name] for name in known.keys() & {"recipe"}}
 
 
 def _train(run: Run, module: ModuleType, batches: Iterable[Any] | None, steps: int) -> None:
