@@ -116,7 +116,7 @@ def serve(cut: dict[str, bool]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    pipe.send(encode(cut, {}))
+    pipe.send(encode(cut | {"environment": collect.local_environment()}, {}))
     _leave_out_the_compiler()
     execution: Execution | None = None
     recipe: Callable[[dict[str, Any]], Any] | None = None

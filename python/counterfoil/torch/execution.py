@@ -24,13 +24,14 @@ import torch
 import counterfoil
 from counterfoil import Record, commit_tensors
 from counterfoil.diff import Difference, between, diagnose
-from counterfoil.errors import CounterfoilError
-from counterfoil.lookup import lineage
+from counterfoil.errors import CounterfoilError, NotFound
+from counterfoil.lookup import environment, lineage
 from counterfoil.torch import confine, wire
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.budget import STATE
 from counterfoil.torch.child import CHOSEN
-from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State, local_environment
+from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State
+from counterfoil.torch.recipes import locked
 
 if TYPE_CHECKING:
     from counterfoil import Commitment, Entry, Opened, Receipt
@@ -112,8 +113,13 @@ class Child:
         self.stands: tuple[Execution, int] | None = None
         self._served: set[Execution] = set()
         self._record, self._lives = record, LIVES
-        known = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-        self._variables = known | dict(variables)
+        try:
+            recorded = {name: str(value) for name, value in environment(record).items() if name in VARIABLES}
+        except NotFound:
+            recorded = {}
+        self._variables = {name: value for name, value in recorded.items() if "\0" not in value} | dict(
+            variables
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Child:
@@ -163,6 +169,16 @@ class Child:
         with self._failures(seconds):
             return self._pipe.receive(limit, seconds)[1]
 
+    def environment(self) -> State:
+        """What the process computes with, as it says before it reads the recipe.
+
+        Raises:
+            NotReplayable: It does not start.
+        """
+        if self._process is None:
+            self._start()
+        return self._environment
+
     def fail(self) -> None:
         """Ends a process that is of no use any more; a few are allowed, since other steps are none of its business."""
         self.end()
@@ -205,6 +221,7 @@ class Child:
         hidden = not any(run.is_relative_to(path) for path in confine.visible(libraries))
         with self._failures(START):
             cut, _ = self._pipe.receive(ROOM, START)
+        self._environment: State = cut["environment"]
         for kept, what in (
             (cut.get("network"), "the network"),
             (cut.get("files") and hidden, "the run folder"),
@@ -236,6 +253,8 @@ class Execution:
         self.notes: list[str] = []
         self._record, self._timeout = lane.record, timeout
         self._settings, self._wanted = settings, set(wanted)
+        self._unlike = locked(lane.record.recipe)
+        self.notes += self._unlike
         self._environment: State = {}
         self._same_machine = True
         self._limit = ROOM
@@ -261,15 +280,27 @@ class Execution:
         elif start == first:
             raise differs
         self.child.stands = None
-        computed: dict[str, State] = {}
         try:
-            with contextlib.closing(self.steps(step, step, start=first)) as steps:
-                for number, computed in steps:
-                    self.compare(number, computed)
+            return self.reach(step, start=first)
         except NotReplayable:
             # Of a step of several ranks, none before it is executed, and what a recipe keeps is not known.
             excused = differs.excused or self.lane.is_shared(step)
             raise Differs(differs.found, differs.computed, excused=excused) from None
+
+    def reach(self, step: int, *, start: int | None = None) -> dict[str, State]:
+        """Executes and compares up to one step.
+
+        Returns:
+            What the child computed at this step, by field.
+
+        Raises:
+            NotReplayable: Something on the way is not kept, or the child gave no usable answer.
+            Differs: A field of this step, or of one on the way, came out differently.
+        """
+        computed: dict[str, State] = {}
+        with contextlib.closing(self.steps(step, step, start=start)) as steps:
+            for number, computed in steps:
+                self.compare(number, computed)
         return computed
 
     def begin(self) -> None:
@@ -389,10 +420,13 @@ class Execution:
             note = f"executed with {name} {self._environment[name]}, as the run's environment says"
             if self._environment[name] != usual and note not in self.notes:
                 self.notes.append(note)
-        local = local_environment()
+        local = self.child.environment()
         compared = {*local, *VARIABLES, ACCELERATOR}
+        # The child leaves out oneDNN where the run did, and without a GPU cuBLAS computes nothing.
+        compared -= {"mkldnn"} if environment["mkldnn"] is False else set()
+        compared -= {"CUBLAS_WORKSPACE_CONFIG"} if ACCELERATOR not in environment else set()
         other = sorted(name for name in compared if environment.get(name) != local.get(name))
-        self._same_machine = not other
+        self._same_machine = not other and not self._unlike
         if other:
             note = f"{', '.join(other)} differ from what the run says of its machine"
             self.notes += [note] * (note not in self.notes)

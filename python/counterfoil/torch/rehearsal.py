@@ -15,8 +15,8 @@ from typing import Any
 from counterfoil import Key, Record, Run
 from counterfoil.errors import InvalidInput
 from counterfoil.lookup import Finding
+from counterfoil.torch.execution import Child, Differs, Execution, Lane, NotReplayable
 from counterfoil.torch.recipes import locked, pins
-from counterfoil.torch.replay import Differs, Execution, NotReplayable
 
 SECONDS = 120.0
 """What a step may take."""
@@ -120,33 +120,40 @@ def _train(run: Run, module: ModuleType, batches: Iterable[Any] | None, steps: i
 
 def _replayed(record: Record) -> list[Finding]:
     found: dict[str, Finding] = {}
-    (lane,) = record.lanes
-    with Execution(record, SECONDS, *lane) as execution:
-        replayed = 0
+    (place,) = record.lanes
+    lane, replayed = Lane(record, *place), 0
+    with Child(record) as child:
+        execution = Execution(lane, child, SECONDS)
         # Backwards, so that each begins at its own checkpoint.
-        for step in sorted(execution.steps, reverse=True):
+        for step in sorted({0, *lane.steps}, reverse=True):
+            name = f"step {step}" if step else "beginning"
             try:
-                if execution.reach(step):
+                if step == 0:
+                    execution.begin()
+                    found[name] = Finding(name, True, "the recipe makes the state from which it trained")
+                    continue
+                try:
+                    execution.reach(step)
                     replayed += 1
                     continue
+                except Differs as differs:
+                    execution.confirm(differs)
                 text = "comes out from the run's first checkpoint only: the recipe keeps what no checkpoint holds, such as "
                 text += "a schedule; let it follow from the step's number"
             except NotReplayable as reason:
                 text = f"was not executed again: {reason}"
                 if reason.fatal:
-                    found["sandbox"] = Finding("sandbox", False, f"step {step} {text}")
+                    found["sandbox"] = Finding("sandbox", False, f"{name} {text}")
                     break
             except Differs as differs:
-                wrong = differs.mismatch
-                step = wrong.step
-                text = (
-                    f"differs in {wrong.field} {wrong.tensor}: recorded {wrong.expected}, then {wrong.actual}"
-                )
-            execution.at = None
-            found[f"step {step}"] = Finding(f"step {step}", False, text)
-        text = f"{replayed} of {len(execution.steps)} steps came out bit for bit, each from the nearest checkpoint"
-        notes = [Finding("note", "metrics" not in note, note) for note in execution.notes]
-    return [Finding("replay", 0 < replayed == len(execution.steps), text), *found.values(), *notes]
+                wrong = differs.found
+                name = f"step {wrong.step}" if wrong.step else name
+                text = f"differs in {wrong.field} {wrong.tensor}: recorded {wrong.ours}, then {wrong.theirs}"
+            child.stands = None
+            found[name] = Finding(name, False, text)
+        text = f"{replayed} of {len(lane.steps)} steps came out bit for bit, each from the nearest checkpoint"
+        notes = [Finding("note", "metrics" not in note, note) for note in execution.notes + child.notes]
+    return [Finding("replay", 0 < replayed == len(lane.steps), text), *found.values(), *notes]
 
 
 def _versions(record: Record) -> list[Finding]:
