@@ -39,7 +39,7 @@ from counterfoil.commit import (
     commit_tensors,
     merge_shards,
 )
-from counterfoil.diff import Comparison, Difference, diff
+from counterfoil.diff import diff
 from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.lookup import saved_at, uses
 from counterfoil.records import erase, read_records
@@ -53,10 +53,8 @@ __all__ = [
     "Block",
     "Chain",
     "Commitment",
-    "Comparison",
     "Contradiction",
     "CounterfoilError",
-    "Difference",
     "Entry",
     "Key",
     "Mismatch",

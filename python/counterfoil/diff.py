@@ -86,7 +86,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """The story, in ten lines at most."""
-        compared = f"{self.steps} steps ({self.fields} fields)"
+        compared = f"{self.steps} step{'s' * (self.steps != 1)} ({self.fields} fields)"
         gaps = [f"  not compared: {gap}" for gap in self.gaps[:2]]
         gaps += [f"  not compared: {len(self.gaps) - 2} more"] if len(self.gaps) > 2 else []
         if self.first is None:
@@ -226,9 +226,9 @@ def diagnose(
         return f"only one record has this lane: other workers or ranks{because}"
     if begins and field in (*STATE, "randomness"):
         return f"the trainings began from other values: other seed or other initial weights{because}"
-    if field in ("hyperparameters", "metrics") and values is not None:
-        told = " | ".join(value.partition(" (")[0] for value in values)
-        what = f"{field} {tensor} differ: {told}"
+    if field in ("hyperparameters", "metrics"):
+        told = " | ".join(value.partition(" (")[0] for value in values or ())
+        what = f"{field} {tensor} differ" + (f": {told}" if told else "")
     else:
         what = f"{field} {'differs' if field in ('batch', 'randomness') else 'differ'}"
     causes = {
@@ -244,7 +244,10 @@ def diagnose(
     if field in causes:
         return causes[field] + because
     if not alike:
-        return f"{what}: all that both show before is equal, but not all that this is computed from is shown{because}"
+        return (
+            f"{what}: all that both show before is equal, but not all that this is computed from is shown "
+            f"(attach with every=1, draw from run.batches){because}"
+        )
     if others:
         return f"{what}: the inputs are equal and {others}: expect other bits"
     if field in STATE and field != "buffers":

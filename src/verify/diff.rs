@@ -77,6 +77,10 @@ pub struct Difference {
 
 /// The place of a receipt in a lane: 0 and the step, or 1 and the round; then 0 or 1 by the kind.
 type Key = (u8, u64, u8);
+/// Receipts of a lane in order: their places, and their numbers in the log.
+type Line = Vec<(Key, usize)>;
+/// A difference, and the place of its receipt and field.
+type Found = ((Key, usize), Difference);
 
 /// Fields that are compared, in the order in which data flow. Environments are no results, and of what
 /// hangs on a checkpoint the bytes may differ where the meaning does not.
@@ -108,7 +112,7 @@ fn compared(kind: u16) -> &'static [&'static str] {
 /// [`FrameError`] when a receipt cannot be read again.
 pub fn compare(records: [&Contents; 2], objects: &Objects<'_>) -> Result<Comparison, FrameError> {
     let mut walk = Walk { objects, steps: 0, fields: 0, state: None, gaps: BTreeMap::new() };
-    let (mut first, mut unread): (Option<((Key, usize), Difference)>, Vec<String>) = (None, Vec::new());
+    let (mut first, mut unread): (Option<Found>, Vec<String>) = (None, Vec::new());
     for (record, name) in records.iter().zip(NAMES) {
         let lines = record.damage.iter().take(MAX_DAMAGE);
         unread.extend(lines.map(|edge| format!("{name}: {}: {}", edge.edge, edge.actual)));
@@ -190,8 +194,8 @@ fn decoded(receipt: &Receipt) -> Option<Body> {
 }
 
 /// The receipts that are compared, by their places, without those that a resume went back behind.
-fn lineage(log: &Log) -> Result<Vec<(Key, usize)>, FrameError> {
-    let (mut steps, mut rounds): (Vec<(Key, usize)>, Vec<(Key, usize)>) = (Vec::new(), Vec::new());
+fn lineage(log: &Log) -> Result<Line, FrameError> {
+    let (mut steps, mut rounds): (Line, Line) = (Vec::new(), Vec::new());
     for (index, receipt) in log.receipts().enumerate() {
         let receipt = receipt?;
         let Some(body) = decoded(&receipt) else { continue };
@@ -321,11 +325,7 @@ impl Walk<'_> {
     }
 
     /// The first difference of one lane that is not behind `limit`, with its place.
-    fn lane(
-        &mut self,
-        logs: [&Log; 2],
-        limit: Option<Key>,
-    ) -> Result<Option<((Key, usize), Difference)>, FrameError> {
+    fn lane(&mut self, logs: [&Log; 2], limit: Option<Key>) -> Result<Option<Found>, FrameError> {
         for (log, why) in
             logs.iter().zip(["the first record withholds them", "the second record withholds them"])
         {
@@ -382,9 +382,9 @@ impl Walk<'_> {
         key: Key,
     ) -> Result<Option<(usize, Difference)>, FrameError> {
         let shown = [logs[0].read(indexes[0])?, logs[1].read(indexes[1])?];
-        let [Some(ours), Some(theirs)] = shown.each_ref().map(|shown| decoded(&shown.receipt)) else {
-            return Ok(None);
-        };
+        // A file that is written meanwhile may hold another kind of receipt here by now.
+        let body = |shown: &Shown| decoded(&shown.receipt).filter(|body| body.kind().name == kind_of(key));
+        let [Some(ours), Some(theirs)] = shown.each_ref().map(body) else { return Ok(None) };
         let bodies = [ours, theirs];
         let kind = bodies[0].kind();
         self.steps += u64::from(kind.number == STEP);

@@ -95,7 +95,7 @@ def test_the_first_difference_is_3_and_what_was_not_compared_4(command, tmp_path
         with counterfoil.Run.create(tmp_path / name) as run:
             run.record_step(1, fields)
     one = tmp_path / "one"
-    assert command("diff", one, tmp_path / "same")[:2] == (0, "nothing differs in 1 steps (2 fields)\n")
+    assert command("diff", one, tmp_path / "same")[:2] == (0, "nothing differs in 1 step (2 fields)\n")
     code, out, _ = command("diff", one, tmp_path / "other", "--json")
     assert (code, json.loads(out)["first"]["theirs"]) == (3, "0.25 (0x3fd0000000000000)")
     code, out, _ = command("diff", one, tmp_path / "more")

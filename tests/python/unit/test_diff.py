@@ -520,6 +520,8 @@ def test_single_tensors_of_a_bundle_are_compared(base: Path, tmp_path: Path) -> 
     one = export(other, tmp_path / "one", tensors=["parameters/a"])
     found = counterfoil.diff(one, base).first
     assert (found.step, found.field, found.tensor) == (3, "parameters", "a")
+    chunk = export(other, tmp_path / "chunk", tensors={"parameters/a": 0})
+    assert counterfoil.diff(chunk, base).first.tensor == "a"
     another = counterfoil.diff(export(other, tmp_path / "another", tensors=["parameters/c"]), base)
     assert another.first is None
     assert f"parameters of {STEPS} steps: not all tensors are opened as wholes" in another.gaps
