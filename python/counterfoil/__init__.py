@@ -44,7 +44,7 @@ from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.lookup import saved_at, uses
 from counterfoil.records import erase, read_records
 from counterfoil.run import Run, Session
-from counterfoil.verify import Mismatch, ReplayReport, Verdict, verify
+from counterfoil.verify import Verdict, verify
 
 __all__ = [
     "DTYPES",
@@ -57,13 +57,11 @@ __all__ = [
     "CounterfoilError",
     "Entry",
     "Key",
-    "Mismatch",
     "Opened",
     "Opening",
     "Receipt",
     "Record",
     "Refuted",
-    "ReplayReport",
     "Run",
     "Session",
     "Shard",

@@ -13,17 +13,16 @@ from flwr.serverapp.strategy import Strategy
 
 from counterfoil import (
     Commitment,
-    Mismatch,
     Opened,
     Receipt,
     Record,
-    ReplayReport,
     Verdict,
     commit_tensors,
     verify,
 )
 from counterfoil.errors import CorruptJournal, InvalidInput
 from counterfoil.flower.wire import make_record, make_reply, read_arrays
+from counterfoil.verify import Mismatch, ReplayReport
 
 _NUMPY = {"BOOL": "bool", "F16": "<f2", "F32": "<f4", "F64": "<f8"} | {
     f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)

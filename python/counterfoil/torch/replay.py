@@ -17,12 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import counterfoil
-from counterfoil import Mismatch, Record, ReplayReport
+from counterfoil import Record
 from counterfoil.attest import OTHER, SAME, Attestation
 from counterfoil.diff import Difference
 from counterfoil.errors import InvalidInput
 from counterfoil.sampling import choose, draw, odds, sampled
 from counterfoil.torch.execution import Child, Differs, Execution, Lane, NotReplayable
+from counterfoil.verify import Mismatch, ReplayReport
 
 if TYPE_CHECKING:
     from counterfoil import Chain, Key, Verdict

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import counterfoil
-from counterfoil import Mismatch, ReplayReport
 from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.torch.demo import workers
+from counterfoil.verify import Mismatch, ReplayReport
 
 pytestmark = pytest.mark.timeout(600)
 
