@@ -1,7 +1,7 @@
 //! Counterfoil turns training into evidence: commitments to tensors, signed receipts of steps,
 //! append-only ledgers of receipts, and checks of all of them.
 //!
-//! The modules stand in one order and never look back: [`primitives`] < [`tensor`] < [`commit`] <
+//! The modules stand in one order and never look back: [`primitives`] < [`tensor`] < [`update`] < [`commit`] <
 //! [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`keys`] < [`files`] < [`ledger`] <
 //! [`chain`], [`storage`] < [`audit`] touch files, clocks and sockets and need the feature `io`. `docs/format.md` in the
 //! repository is the normative description of every byte written here.
@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod primitives;
 pub mod receipt;
 pub mod tensor;
+pub mod update;
 pub mod verify;
 
 #[cfg(feature = "io")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use counterfoil::evidence::bundle::{PartKind, log_name};
 use counterfoil::evidence::{AnchorRecord, Bundle, BundleError};
 use counterfoil::verify::{
-    Confirmed, Contents, Judgement, Standing, Status, bundle_object_root, unconfirmed,
+    Confirmed, Contents, Judgement, Standing, Status, bundle_object, bundle_object_root, unconfirmed,
 };
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
@@ -30,7 +30,7 @@ fn read(bytes: &[u8], is_asked: bool) -> std::result::Result<Status, BundleError
         false => unconfirmed(number, record),
     };
     let object_root = |entry: &_| bundle_object_root(&bundle, entry);
-    let verdict = contents.verify(&judgement, &confirmation, &object_root);
+    let verdict = contents.verify(&judgement, &confirmation, &object_root, &|entry| bundle_object(&bundle, entry));
     if verdict.status == Status::Verified {
         check(&bundle, &contents, is_asked);
     }

@@ -62,7 +62,7 @@ fn verdict(folder: &Folder, is_anchored: bool) -> Option<(Contents, Status)> {
         ..Contents::default()
     };
     let judgement = Judgement { signer: Some(RUN.worker), ..Judgement::default() };
-    let status = contents.verify(&judgement, &confirmed, &|_| None).status;
+    let status = contents.verify(&judgement, &confirmed, &|_| None, &|_| None).status;
     Some((contents, status))
 }
 

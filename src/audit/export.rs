@@ -18,6 +18,7 @@ use crate::ledger::LedgerError;
 use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{HEADER, Kind, OBSERVED_HEAD};
 use crate::receipt::{Body, Signer, Value};
+use crate::verify::FROM_CHECKPOINT;
 
 /// What goes into a bundle.
 #[derive(Clone, Debug, Default)]
@@ -270,11 +271,20 @@ impl Record {
         layouts: &mut HashSet<Digest>,
         put: &mut impl FnMut(Frame) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
+        let is_continuing = body.is_some_and(|body| {
+            let states = fields.iter().filter_map(|field| Some((name_of(field, Some(body))?, field)));
+            let extensions = states.filter(|(name, _)| body.kind().name == "step" && *name == "extensions");
+            let mut states = extensions.filter_map(|(_, field)| Some(open(log, field, body)?.state));
+            states.any(|state| state.entries().iter().any(|entry| entry.name == FROM_CHECKPOINT))
+        });
         for field in &fields {
             let layout = log.layout(&field.layout).filter(|_| layouts.insert(field.layout));
             layout.map_or(Ok(()), |layout| put(Frame::Layout(layout.to_vec())))?;
             let Some(opened) = body.and_then(|body| open(log, field, body)) else { continue };
-            if body.is_some_and(|body| body.kind().name == "checkpoint") && opened.values.is_none() {
+            // What else a step speaks of is stored with no step; a checkpoint may hold the same tensor.
+            let name = name_of(field, body).unwrap_or_default();
+            let is_stored = is_continuing && ["gradients", "parameters"].contains(&name);
+            if (is_stored || body.is_some_and(|body| body.kind().name == "checkpoint")) && opened.values.is_none() {
                 needed.objects.extend(
                     opened.state.entries().iter().filter(|e| e.is_dense()).map(|e| (e.root(), e.clone())),
                 );

@@ -129,7 +129,8 @@ impl Record {
     /// Checks everything and draws the verdict. `confirmation` asks the chain that the verifier
     /// chose; without one no anchor is confirmed.
     pub fn verify(&self, judgement: &Judgement, confirmation: &Confirmation<'_>) -> Verdict {
-        self.contents.verify(judgement, confirmation, &|tensor| self.object_root(tensor))
+        let object = |tensor: &Entry| self.object(tensor).ok().flatten();
+        self.contents.verify(judgement, confirmation, &|tensor| self.object_root(tensor), &object)
     }
 
     /// The first difference between this record and another one of what should be the same training.

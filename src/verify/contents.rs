@@ -139,12 +139,14 @@ impl Contents {
     }
 
     /// Checks everything and draws the verdict. `confirmation` asks the chain that the verifier
-    /// chose; `object_root` tells the root over what is stored for a tensor, none when nothing is.
+    /// chose; `object_root` tells the root over what is stored for a tensor, none when nothing is; `object` is
+    /// what is stored, and only asked for tensors whose root that is.
     pub fn verify(
         &self,
         judgement: &Judgement,
         confirmation: &Confirmation<'_>,
         object_root: &dyn Fn(&Entry) -> Option<Digest>,
+        object: &dyn Fn(&Entry) -> Option<Vec<u8>>,
     ) -> Verdict {
         let mut damage = self.damage.clone();
         let recipe = recipe_state(&self.recipe).unwrap_or_else(|error| {
@@ -157,6 +159,10 @@ impl Contents {
         let object_root = |tensor: &Entry| {
             unused.borrow_mut().remove(&tensor.root());
             *known.borrow_mut().entry((tensor.root(), tensor.size())).or_insert_with(|| object_root(tensor))
+        };
+        let object = |tensor: &Entry| {
+            let is_the_tensor = object_root(tensor) == Some(tensor.root());
+            is_the_tensor.then(|| object(tensor)).flatten()
         };
         let confirmed =
             |(number, (_, record)): (usize, &(String, AnchorRecord))| match confirmation(number, record) {
@@ -176,6 +182,7 @@ impl Contents {
                 .map(|found| anchored(&found.1.0, &found.1.1, confirmed(found)))
                 .collect(),
             object_root: &object_root,
+            object: &object,
         };
         let mut findings: Findings = structural(&evidence);
         for head in &judgement.heads {
@@ -224,6 +231,11 @@ pub fn bundle_object_root(bundle: &Bundle, tensor: &Entry) -> Option<Digest> {
         Ok(None) => bundle.has_object(&tensor.root()).then_some(Digest::ZERO),
         Err(_) => Some(Digest::ZERO),
     }
+}
+
+/// A bundle's object; none when there is no object of this size.
+pub fn bundle_object(bundle: &Bundle, tensor: &Entry) -> Option<Vec<u8>> {
+    bundle.object(&tensor.root(), tensor.size()).ok().flatten()
 }
 
 /// What could not be read, as an edge that does not hold.

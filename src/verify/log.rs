@@ -11,6 +11,7 @@ use super::ranks::Rank;
 use super::replays::Replay;
 use super::specification::{Genesis, Specification};
 use super::states::{Same, same, states_at};
+use super::updates::Updates;
 use super::{Evidence, Findings, LogFindings};
 use crate::commit::merkle::CompactRange;
 use crate::commit::{Entry, State, leaf_hash};
@@ -61,6 +62,7 @@ struct Walk<'a> {
     /// Whether what comes next is to be compared with the state before a resume.
     is_resumed: bool,
     closed: bool,
+    updates: Updates,
     delegates: Delegates<'a>,
 }
 
@@ -99,6 +101,7 @@ pub(super) fn check(
         observes: false,
         is_resumed: false,
         closed: false,
+        updates: Updates::default(),
         delegates: Delegates::new(log, genesis.body.bytes32("run")),
     };
     walk.delegates.check(&walk.place(), findings);
@@ -106,12 +109,13 @@ pub(super) fn check(
     for batch in batches(log) {
         for prepared in batch {
             while let Some((_, mark)) = marks.next_if(|(at, _)| *at <= prepared.sequence) {
-                walk.mark(mark, findings);
+                walk.mark(mark, evidence, findings);
             }
             walk.receipt(&prepared, evidence, findings);
         }
     }
-    marks.for_each(|(_, mark)| walk.mark(mark, findings));
+    marks.for_each(|(_, mark)| walk.mark(mark, evidence, findings));
+    walk.updates.interrupt(evidence, findings);
     if walk.unbound {
         let place = format!("{}: withheld receipts", walk.place());
         findings.broken(place, "a tree head over them", "none");
@@ -164,10 +168,13 @@ impl Walk<'_> {
         }
     }
 
-    fn mark(&mut self, mark: &Mark, findings: &mut Findings) {
+    fn mark(&mut self, mark: &Mark, evidence: &Evidence<'_>, findings: &mut Findings) {
         match mark {
             Mark::Head(head) => self.tree_head(head, findings),
-            Mark::Withheld(range) => self.withheld(range, findings),
+            Mark::Withheld(range) => {
+                self.updates.interrupt(evidence, findings);
+                self.withheld(range, findings);
+            }
         }
     }
 
@@ -251,6 +258,7 @@ impl Walk<'_> {
         let before = self.step;
         self.order(body, position, &place, findings);
         let opened = check_openings(prepared, body, self.specification, evidence, &place, findings);
+        self.updates.receipt(body, prepared, &opened, &place, evidence, findings);
         if kind.number == schema::STEP && body.bytes32("contribution") != Digest::ZERO {
             let root = |field: &str| {
                 let state = &opened.iter().find(|(name, _)| *name == field)?.1;

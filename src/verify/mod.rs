@@ -19,19 +19,21 @@ mod ranks;
 mod replays;
 mod specification;
 mod states;
+mod updates;
 mod verdict;
 
 use std::collections::BTreeMap;
 
 pub use contents::{
     Confirmation, Confirmed, Contents, DEVELOPMENT_CHAIN, MAX_DOCUMENT, MAX_RECIPE, MAX_RECIPE_FILES,
-    bundle_object_root, edge, recipe_state, unconfirmed,
+    bundle_object, bundle_object_root, edge, recipe_state, unconfirmed,
 };
 pub use delegated::Signed;
 pub use diff::{Comparison, Difference, Objects, compare};
 pub use element::{Element, first_element};
 pub use policy::{CADENCES, Cadences, Policies};
 pub use specification::{Specification, SpecificationError};
+pub use updates::FROM_CHECKPOINT;
 pub use verdict::{
     HeadOnChain, Integrity, Judgement, Requirement, Revocation, SignerLine, Status, TimeLine, TransitionLine,
     Verdict, headline, judge,
@@ -83,6 +85,8 @@ pub struct Evidence<'a> {
     pub anchors: Vec<Anchored>,
     /// The root over what is stored for a tensor, none when nothing is.
     pub object_root: &'a dyn Fn(&Entry) -> Option<Digest>,
+    /// The stored bytes of a tensor, if they are the tensor's.
+    pub object: &'a dyn Fn(&Entry) -> Option<Vec<u8>>,
 }
 
 /// What a verifier knows of an anchor record, which alone says nothing.
@@ -176,6 +180,10 @@ pub struct Findings {
     pub attesting: u64,
     /// Steps that somebody says came out otherwise.
     pub contested: u64,
+    /// Steps whose update was executed again, and gave what was recorded.
+    pub updated: u64,
+    /// Steps with stored gradients whose update was not executed, by the reason.
+    pub not_updated: BTreeMap<&'static str, u64>,
     /// Opened fields and stored objects whose bytes are not there.
     pub missing: BTreeMap<&'static str, u64>,
     /// Anchors whose head is one of the logs'.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::prepared::Prepared;
 use super::specification::Specification;
+use super::updates::is_from_checkpoint;
 use super::{Evidence, Findings};
 use crate::commit::{Entry, State};
 use crate::evidence::{Opened, OpeningError, PartOpening};
@@ -57,6 +58,14 @@ pub(super) fn check_openings(
             // A state that its maker committed with one name twice must not show both.
             if *names.entry(name.clone()).or_insert(position) != position {
                 findings.broken(format!("{place} {name:?}"), "one tensor of this name", "two");
+            }
+        }
+    }
+    if body.kind().number == schema::STEP && is_from_checkpoint(&found) {
+        // What is stored of such a step.
+        for (name, state) in found.iter().filter(|(name, _)| ["gradients", "parameters"].contains(name)) {
+            for tensor in state.entries().iter().filter(|entry| entry.is_dense()) {
+                check_object(tensor, evidence, &format!("{place}: {name}"), findings);
             }
         }
     }

@@ -322,6 +322,15 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         let count = findings.contested;
         notes.push(format!("others say that {count} steps came out otherwise when they executed them again"));
     }
+    if findings.updated > 0 {
+        let count = findings.updated;
+        notes.push(format!(
+            "the optimiser's update of {count} steps was executed again from stored gradients, bit-exact"
+        ));
+    }
+    for (reason, count) in &findings.not_updated {
+        notes.push(format!("the update of {count} steps with stored gradients was not executed: {reason}"));
+    }
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }

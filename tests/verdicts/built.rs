@@ -8,7 +8,7 @@ use counterfoil::evidence::{AnchorRecord, Bundle, BundleError, Frame, Log};
 use counterfoil::primitives::{Address, Digest, sha256};
 use counterfoil::receipt::Receipt;
 use counterfoil::verify::{
-    Confirmation, Confirmed, Contents, HeadOnChain, Judgement, Standing, Verdict, bundle_object_root,
+    Confirmation, Confirmed, Contents, HeadOnChain, Judgement, Standing, Verdict, bundle_object, bundle_object_root,
     unconfirmed,
 };
 use std::collections::BTreeMap;
@@ -167,7 +167,9 @@ impl Built {
     }
 
     pub(crate) fn verify(&self, judgement: &Judgement, confirmation: &Confirmation<'_>) -> Verdict {
-        self.contents().verify(judgement, confirmation, &|tensor| self.object_root(tensor))
+        self.contents().verify(judgement, confirmation, &|tensor| self.object_root(tensor), &|tensor| {
+            self.objects.iter().find(|bytes| Commitment::of_bytes(bytes).root == tensor.root()).cloned()
+        })
     }
 
     /// The verdict on integrity alone, when no chain was asked.
@@ -235,5 +237,7 @@ pub(crate) fn verify_bundle(
 ) -> Result<Verdict, BundleError> {
     let bundle = Bundle::open(Arc::new(bytes.to_vec()), bytes.len() as u64)?;
     let contents = Contents::of_bundle(&bundle)?;
-    Ok(contents.verify(judgement, confirmation, &|tensor| bundle_object_root(&bundle, tensor)))
+    Ok(contents.verify(judgement, confirmation, &|tensor| bundle_object_root(&bundle, tensor), &|tensor| {
+        bundle_object(&bundle, tensor)
+    }))
 }

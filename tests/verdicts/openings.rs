@@ -197,14 +197,14 @@ fn a_stored_object_is_the_tensor_that_was_signed() {
     let built = Run::short().build();
     let root = Commitment::of_bytes(&weights(2)).root;
     let other = Digest::repeat_byte(6);
-    let verdict = built.contents().verify(&integrity(), &unconfirmed, &|_| Some(other));
+    let verdict = built.contents().verify(&integrity(), &unconfirmed, &|_| Some(other), &|_| None);
     let place = "ledger: receipt 4 (checkpoint 2): parameters \"w\" <- object";
     assert_eq!(edges_of(&verdict), [edge(place, root, other)]);
     // So is whatever else a checkpoint opens by roots; the tensors of steps are not stored.
     for (name, expected) in [("optimizer", 2), ("buffers", 2), ("hyperparameters", 2)] {
         let mut run = Run::short();
         run.items()[4] = checkpoint(2).field(Field::new(name, Form::Roots, &[("w", &[4])])).item();
-        let verdict = run.build().contents().verify(&integrity(), &unconfirmed, &|_| Some(other));
+        let verdict = run.build().contents().verify(&integrity(), &unconfirmed, &|_| Some(other), &|_| None);
         assert_eq!(edges_of(&verdict).len(), expected, "{name}");
     }
     // An absent tensor has no object, and one in blocks can have none.
@@ -215,7 +215,7 @@ fn a_stored_object_is_the_tensor_that_was_signed() {
         Entry::sharded("w", "U8", &[2], &[block]).unwrap(),
     ];
     let run = Run::of([step(1).item(), checkpoint(1).field(parameters).item(), close(1).item()]);
-    let verdict = run.build().contents().verify(&integrity(), &unconfirmed, &|_| Some(other));
+    let verdict = run.build().contents().verify(&integrity(), &unconfirmed, &|_| Some(other), &|_| None);
     assert_eq!(edges_of(&verdict), []);
     assert_eq!(verdict.notes, ["1 objects are missing: they were withheld or erased"]);
 }

@@ -82,7 +82,7 @@ fn a_file_that_changes_while_it_is_read_is_refuted() {
             offset += payload.len() as u64;
         }
         let contents = Contents { specification: FLOOR.into(), logs: vec![log], ..Contents::default() };
-        edges_of(&contents.verify(&integrity(), &unconfirmed, &|_| None))
+        edges_of(&contents.verify(&integrity(), &unconfirmed, &|_| None, &|_| None))
     };
     let gone = |position: u64, detail: &str| {
         let detail = format!("frame 0 of the ledger is refused: {detail}");
@@ -137,7 +137,7 @@ fn an_anchor_over_a_receipt_that_is_gone_is_not_compared() {
     }
     let anchors = vec![("0.json".to_string(), built.anchor(0, 7))];
     let contents = Contents { specification: FLOOR.into(), logs: vec![log], anchors, ..Contents::default() };
-    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None);
+    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None, &|_| None);
     let detail = "frame 0 of the ledger is refused: type byte 0x51, expected one of R H L O P D W";
     assert_eq!(edges_of(&verdict), [edge("ledger: receipt 6", "what was read before", detail)]);
     let amid = "anchor 0.json: its 7 receipts end among withheld ones, and were not compared";

@@ -8,9 +8,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use counterfoil::commit::Entry;
 use counterfoil::evidence::{Bundle, BundleError};
 use counterfoil::primitives::{Reader, Report};
-use counterfoil::verify::{Contents, Judgement, bundle_object_root, headline, unconfirmed};
+use counterfoil::verify::{Contents, Judgement, bundle_object, bundle_object_root, headline, unconfirmed};
 use serde_json::{Value, json};
 
 static INPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -61,6 +62,7 @@ fn judge(input: Vec<u8>) -> Result<Value, Value> {
     let size = bundle.len() as u64;
     let bundle = Bundle::open(Arc::new(bundle), size).map_err(damaged)?;
     let contents = Contents::of_bundle(&bundle).map_err(damaged)?;
-    let verdict = contents.verify(&judgement, &unconfirmed, &|tensor| bundle_object_root(&bundle, tensor));
+    let root = |tensor: &Entry| bundle_object_root(&bundle, tensor);
+    let verdict = contents.verify(&judgement, &unconfirmed, &root, &|tensor| bundle_object(&bundle, tensor));
     Ok(json!({ "headline": headline(&verdict), "verdict": verdict }))
 }

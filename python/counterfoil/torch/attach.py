@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from counterfoil.torch.budget import Summary
 
 SKIPPED, NOT_REPLAYABLE, FALLBACK = 1, 2, 4
+UPDATED = ("parameters", "optimizer")
+"""What an optimiser's step changes."""
+FROM_CHECKPOINT = "from_checkpoint"
+"""The extension of a step which says that it goes on from the last checkpoint, and that its gradients are stored."""
 KEEP_BATCH = 32 << 20
 """Bytes below which a replayable run keeps a step's batch."""
 
@@ -54,6 +58,7 @@ def attach(
     budget: float | None = None,
     also: Mapping[str, Any] | None = None,
     restore: bool = False,
+    store_gradients: bool = False,
 ) -> Recorder:
     """Records every step of an optimiser into a run, from now until the run closes.
 
@@ -83,6 +88,13 @@ def attach(
             `state_dict()` and `load_state_dict()`, such as a scheduler or a gradient scaler.
         restore: Whether a run that was opened again goes on from its last stored checkpoint, which is
             loaded into all of these. Otherwise they must be as the run last recorded them.
+        store_gradients: Whether the gradients of each step that directly follows a checkpoint are stored whole,
+            with the parameters after it, so that `verify` executes the optimiser's update again: with
+            `checkpoint_every=1` that of every step. This hashes parameters and optimiser state twice more and writes
+            as many bytes as gradients and parameters have, at each such step. Who has a gradient can learn of its batch,
+            for small ones the samples themselves. A step before which weights or state were changed is left out; who
+            changes them within `optimizer.step()`, in a hook of it, is refuted. Of several optimisers nothing is
+            stored.
 
     Returns:
         The recorder; the same one when this run already records this optimiser.
@@ -128,9 +140,11 @@ def attach(
         )
     cadence = cadences(run.spec.get("policy", {}), every, checkpoint_every, contributes=is_distributed(model))
     if run.ranks > 1:
-        check_alike([cadence, budget is not None, restore], collector)
+        check_alike([cadence, budget is not None, restore, store_gradients], collector)
     steered = None if budget is None else Budget(budget, cadence, run.spec.get("policy", {}))
-    return Recorder(run, collector, cadence, steered, dict(also or {}), restore=restore)
+    return Recorder(
+        run, collector, cadence, steered, dict(also or {}), restore=restore, store_gradients=store_gradients
+    )
 
 
 def recorder_of(run: Run) -> Recorder:
@@ -202,6 +216,7 @@ class Recorder:
         also: dict[str, Any],
         *,
         restore: bool,
+        store_gradients: bool,
     ):
         self.run, self.optimizers = run, collector.optimizers
         self._has_parts = collector.has_parts()
@@ -218,6 +233,10 @@ class Recorder:
         self._last: tuple[str, Pending] = ("", start({}))
         self._drawn: tuple[collect.State, Pending] = ({}, start({}))
         self._checkpointed = -1
+        self._stored: dict[str, Commitment] = {}
+        self._store_gradients = store_gradients and len(self.optimizers) == 1
+        # Whether the step under way goes on from the last checkpoint, and its gradients are stored.
+        self._continues = False
         # A checkpoint whose receipt waits for what the loop does behind `optimizer.step()`.
         self._unsettled: tuple[int, dict[str, Commitment]] | None = None
         self._unwritten: Unwritten | None = None
@@ -244,7 +263,7 @@ class Recorder:
         self._hooks = [
             Hooks(
                 each,
-                lambda: self.settle(lambda: self._randomness),
+                self._begin_step,
                 functools.partial(self._take, each),
                 self._same,
                 functools.partial(self._done, each),
@@ -352,13 +371,27 @@ class Recorder:
             raise InvalidInput("an earlier step was not recorded", where="optimizer")
         self._broken = True
 
+    def _begin_step(self) -> None:
+        self.settle(lambda: self._randomness)
+        follows = self._checkpointed == self.run.step and self._unwritten is None
+        self._continues = self._store_gradients and follows and self._is_due("gradients")
+        if self._continues:
+            with self._spent.on("checkpoint"):
+                # What a loop does to weights between two steps is no part of the optimiser's update.
+                self._collect.reshard()
+                now = {name: self._start(getattr(self._collect, name)()) for name in UPDATED}
+                self._continues = all(now[name].finish() == self._stored[name] for name in UPDATED)
+
     def _take(self, optimizer: torch.optim.Optimizer) -> Pending | None:
         if not self._is_due("gradients"):
             return None
         with self._spent.on("gradients"):
             if self._has_parts:
                 self._collect.reshard()
-            gradients = self._start(self._collect.gradients(optimizer))
+            state = self._collect.gradients(optimizer)
+            gradients = self._start(state)
+            if self._continues:
+                self._store(state)
             self._spent.did("gradients")
         self._waits = not gradients.done
         return gradients
@@ -386,10 +419,17 @@ class Recorder:
             self._policy_recorded = True
         fields: dict[str, Pending] = {}
         with self._spent.on("state"):
-            due = [field for field in STATE if self._due(field, step)]
+            continues, self._continues = self._continues, False
+            due = [
+                field for field in STATE if self._due(field, step) or (continues and field in UPDATED)
+            ]
             fields |= {field: self._start(getattr(self._collect, field)()) for field in due}
             if due:
                 self._spent.did("state")
+            if continues:
+                fields["extensions"] = start({FROM_CHECKPOINT: True}, keep=True)
+                if not self._due("checkpoint", step):
+                    self._store(self._collect.parameters())
         alone = True
         if self._contributions is not None:
             contribution, alone = self._contributions.take()
@@ -481,7 +521,7 @@ class Recorder:
             fields["environment"] = commit_tensors(self._collect.environment(), keep=True)
             self._spent.did("checkpoint")
         self._unsettled = (step, fields)
-        self._checkpointed = step
+        self._checkpointed, self._stored = step, dict(fields)
 
     def settle(self, randomness: Callable[[], collect.State]) -> None:
         """Writes the checkpoint that waits: schedulers have stepped, and the next batch is not drawn yet."""

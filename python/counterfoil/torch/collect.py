@@ -367,6 +367,7 @@ class Collector:
                 "interop_threads": torch.get_num_interop_threads(),
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
                 "default_dtype": str(torch.get_default_dtype()),
+                "flush_denormal": torch.full((), 5e-324, dtype=torch.float64).mul(1.0).item() == 0.0,
                 "matmul_precision": torch.get_float32_matmul_precision(),
                 "numpy": np.__version__,
                 "python": sys.version.split()[0],
