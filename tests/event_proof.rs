@@ -221,7 +221,7 @@ fn a_trusted_block_dates_nothing_that_a_chain_denies() {
         standing: Standing::Denied,
         ..unconfirmed(number, record)
     };
-    let verdict = contents.verify(&trusting(&[record().block_hash]), &denied, &|_| None);
+    let verdict = contents.verify(&trusting(&[record().block_hash]), &denied, &|_| None, &|_| None);
     assert_eq!((verdict.status, verdict.time.covered), (Status::Undecided, 0));
     assert!(verdict.time.line.starts_with("none: "), "{}", verdict.time.line);
 }

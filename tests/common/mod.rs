@@ -18,7 +18,7 @@ use counterfoil::receipt::{
     Blind, Body, LaneSecret, LocalSigner, Receipt, Signer, Value, policy_digest, run_id,
 };
 use counterfoil::verify::{
-    CADENCES, Confirmed, Contents, Judgement, Requirement, Standing, Verdict, bundle_object_root,
+    CADENCES, Confirmed, Contents, Judgement, Requirement, Standing, Verdict, bundle_object, bundle_object_root,
     recipe_state, unconfirmed,
 };
 
@@ -310,7 +310,8 @@ pub fn packed(run: Digest, parts: &[(PartKind, String, Vec<u8>)], signer: &Local
 pub fn read(bytes: &[u8], judgement: &Judgement) -> Result<Verdict, BundleError> {
     let bundle = Bundle::open(Arc::new(bytes.to_vec()), bytes.len() as u64)?;
     let contents = Contents::of_bundle(&bundle)?;
-    Ok(contents.verify(judgement, &unconfirmed, &|entry| bundle_object_root(&bundle, entry)))
+    let root = |entry: &_| bundle_object_root(&bundle, entry);
+    Ok(contents.verify(judgement, &unconfirmed, &root, &|entry| bundle_object(&bundle, entry)))
 }
 
 /// A chain that holds whatever is asked.

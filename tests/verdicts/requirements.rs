@@ -191,10 +191,10 @@ fn names_from_the_evidence_cannot_steer_a_terminal() {
 fn bytes_of_an_unfinished_frame_are_noted() {
     let mut contents = Run::short().and(WORKER, 0, [close(0).item()]).build().contents();
     (contents.logs[0].dropped_bytes, contents.logs[1].dropped_bytes) = (5, 7);
-    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None);
+    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None, &|_| None);
     assert_eq!(verdict.notes[0], "12 bytes of an unfinished frame were passed over");
     contents.logs[0].dropped_bytes = 0;
     contents.logs[1].dropped_bytes = 0;
-    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None);
+    let verdict = contents.verify(&integrity(), &unconfirmed, &|_| None, &|_| None);
     assert!(!verdict.notes.iter().any(|note| note.contains("unfinished")), "{:?}", verdict.notes);
 }

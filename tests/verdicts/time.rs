@@ -252,10 +252,10 @@ fn dates_are_those_of_the_calendar() {
         (1735389296, "2024-12-28 12:34:56 UTC"),
     ] {
         let confirmed = |_: usize, _: &AnchorRecord| said(seconds, true, false);
-        let verdict = contents.verify(&integrity(), &confirmed, &|_| None);
+        let verdict = contents.verify(&integrity(), &confirmed, &|_| None, &|_| None);
         assert_eq!(verdict.time.line, format!("all 7 receipts existed by {expected} on chain 1"));
     }
     let last =
-        contents.verify(&integrity(), &|_: usize, _: &AnchorRecord| said(u64::MAX, true, false), &|_| None);
+        contents.verify(&integrity(), &|_: usize, _: &AnchorRecord| said(u64::MAX, true, false), &|_| None, &|_| None);
     assert_eq!(last.time.covered, 7);
 }
