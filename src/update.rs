@@ -268,9 +268,8 @@ fn step<T: Element>(
                     None => gradient.clone(),
                     Some(known) => {
                         let kept = decode::<T>(known).into_iter().map(|each| each * T::new(momentum));
-                        let add = |(kept, each)| {
-                            multiplied_and_added(kernels, each, T::new(1.0 - dampening), kept)
-                        };
+                        let add =
+                            |(kept, each)| multiplied_and_added(kernels, each, T::new(1.0 - dampening), kept);
                         kept.zip(gradient.iter().copied()).map(add).collect()
                     }
                 };
@@ -355,8 +354,7 @@ fn step<T: Element>(
 /// `-lr / (1 - beta1 ** step)`, by each power.
 fn step_sizes<T: Element>(lr: f64, beta: f64, steps: f64) -> Result<Vec<T>, UpdateError> {
     let corrections = powers(beta, steps as u64).into_iter().map(|power| 1.0 - power);
-    let sizes: Vec<T> =
-        corrections.filter(|each| *each != 0.0).map(|each| T::new(-(lr / each))).collect();
+    let sizes: Vec<T> = corrections.filter(|each| *each != 0.0).map(|each| T::new(-(lr / each))).collect();
     if sizes.is_empty() { Err(UpdateError::Range) } else { Ok(distinct(sizes)) }
 }
 

@@ -10,8 +10,15 @@ use std::path::Path;
 use std::process::Command;
 
 /// The modules in their order: each may use the earlier rows and itself.
-const PURE: &[&[&str]] =
-    &[&["primitives", "error"], &["tensor"], &["update"], &["commit"], &["receipt"], &["evidence"], &["verify"]];
+const PURE: &[&[&str]] = &[
+    &["primitives", "error"],
+    &["tensor"],
+    &["update"],
+    &["commit"],
+    &["receipt"],
+    &["evidence"],
+    &["verify"],
+];
 /// The modules that touch the outside, in their order. They may use every pure module.
 const IO: &[&[&str]] = &[&["journal"], &["keys"], &["files"], &["ledger"], &["chain", "storage"], &["audit"]];
 

@@ -41,8 +41,12 @@ fn rule(case: &Value) -> Rule {
 /// One step of a case with these kernels: how many elements are not torch's, and the parameter.
 fn differing(case: &Value, kernels: Kernels, recorded: &[u8]) -> (u64, Vec<u8>) {
     let real = Real::of(if case["dtype"] == "float32" { "F32" } else { "F64" }).unwrap();
-    let held: BTreeMap<String, Vec<u8>> =
-        case["before"].as_object().unwrap().iter().map(|(key, each)| (key.clone(), bytes(&each[1]))).collect();
+    let held: BTreeMap<String, Vec<u8>> = case["before"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, each)| (key.clone(), bytes(&each[1])))
+        .collect();
     let steps = held.get("step").map_or(0.0, |step| Real::Single.doubles(step)[0]);
     let (parameter, gradient) = (bytes(&case["parameter"]), bytes(&case["gradient"]));
     let before = Before {

@@ -284,7 +284,9 @@ impl Record {
             // What else a step speaks of is stored with no step; a checkpoint may hold the same tensor.
             let name = name_of(field, body).unwrap_or_default();
             let is_stored = is_continuing && ["gradients", "parameters"].contains(&name);
-            if (is_stored || body.is_some_and(|body| body.kind().name == "checkpoint")) && opened.values.is_none() {
+            if (is_stored || body.is_some_and(|body| body.kind().name == "checkpoint"))
+                && opened.values.is_none()
+            {
                 needed.objects.extend(
                     opened.state.entries().iter().filter(|e| e.is_dense()).map(|e| (e.root(), e.clone())),
                 );

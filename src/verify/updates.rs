@@ -69,7 +69,8 @@ impl Updates {
             schema::STEP => {
                 self.finish(evidence, findings);
                 let step = body.unsigned("step");
-                let checkpoint = self.checkpoint.take().filter(|known| known.step.checked_add(1) == Some(step));
+                let checkpoint =
+                    self.checkpoint.take().filter(|known| known.step.checked_add(1) == Some(step));
                 if let Some(before) = checkpoint.filter(|_| is_from_checkpoint(opened)) {
                     self.pending = Some(Step {
                         place: place.into(),
@@ -181,11 +182,12 @@ impl Step {
             return Err("the tensors were not on a CPU");
         }
         let version = text("torch").and_then(|version| version.strip_prefix("2.")?.split('.').next());
-        let is_known = version.and_then(|minor| minor.parse().ok()).is_some_and(|minor| VERSIONS.contains(&minor))
-            && text("platform").is_some_and(|platform| {
-                ["x86_64", "AMD64"].iter().any(|machine| platform.ends_with(machine))
-            })
-            && flag(&self.before.environment, "flush_denormal") == Some(false);
+        let is_known =
+            version.and_then(|minor| minor.parse().ok()).is_some_and(|minor| VERSIONS.contains(&minor))
+                && text("platform").is_some_and(|platform| {
+                    ["x86_64", "AMD64"].iter().any(|machine| platform.ends_with(machine))
+                })
+                && flag(&self.before.environment, "flush_denormal") == Some(false);
         let kernels = match text("cpu_capability").filter(|_| is_known) {
             Some("AVX2" | "AVX512") => Kernels::Contracted,
             Some("DEFAULT") => Kernels::Plain,
@@ -241,7 +243,8 @@ impl Step {
         evidence: &Evidence<'_>,
         findings: &mut Findings,
     ) -> Result<(), &'static str> {
-        let parameters = find(&self.opened, "parameters").ok_or("the parameters after the step are not opened")?;
+        let parameters =
+            find(&self.opened, "parameters").ok_or("the parameters after the step are not opened")?;
         let after = entry(parameters, &before.name).ok_or("a parameter is not there after the step")?;
         let optimizer = find(&self.opened, "optimizer");
         let group = match setting.groups.get(before.name.as_str()) {
@@ -268,12 +271,12 @@ impl Step {
         let rule = rule.ok_or("which of several groups a parameter is in is not known")?;
         let real = before.measured().and_then(|(dtype, _)| Real::of(dtype));
         let real = real.ok_or("a parameter is neither F32 nor F64")?;
-        if [after, gradient].iter().any(|tensor| tensor.measured() != before.measured() || !tensor.is_dense()) {
+        if [after, gradient].iter().any(|tensor| tensor.measured() != before.measured() || !tensor.is_dense())
+        {
             return Err("parameter and gradient have different dtypes or shapes");
         }
-        let read = |tensor: &Entry| {
-            (evidence.object)(tensor).filter(|bytes| bytes.len() as u64 == tensor.size())
-        };
+        let read =
+            |tensor: &Entry| (evidence.object)(tensor).filter(|bytes| bytes.len() as u64 == tensor.size());
         let needed = |tensor: &Entry| read(tensor).ok_or("the state before or a gradient is not stored");
         let (mut tensors, mut steps) = (Vec::new(), (setting.counter, 0.0));
         for key in keys(rule) {
@@ -316,15 +319,18 @@ impl Step {
                 (Rule::Sgd { .. }, _) => differs(real, &made.parameter, after, &read)?,
                 (Rule::Adam { .. }, Some(differing)) => differing > 0,
                 (Rule::Adam { .. }, None) => {
-                    return Err("the parameters after a step of Adam are not stored, and their roots depend on the \
-                                machine's square root");
+                    return Err(
+                        "the parameters after a step of Adam are not stored, and their roots depend on the \
+                                machine's square root",
+                    );
                 }
             };
         if is_other {
             let cause = read(after).map(|recorded| {
+                let differing = made.differing.unwrap_or_else(|| real.differing(&made.parameter, &recorded));
                 let [before, expected, recorded] =
                     [&parameter, &made.parameter, &recorded].map(|bytes| real.doubles(bytes));
-                format!(" ({})", cause(&before, &expected, &recorded))
+                format!(" ({})", cause(&before, &expected, &recorded, differing))
             });
             let place = self.place_of("parameters", &before.name);
             findings.broken(place, root, format!("{}{}", after.root(), cause.unwrap_or_default()));
@@ -348,15 +354,14 @@ fn differs(
 }
 
 /// What was done instead, in words.
-fn cause(before: &[f64], expected: &[f64], recorded: &[f64]) -> String {
+fn cause(before: &[f64], expected: &[f64], recorded: &[f64], differing: u64) -> String {
     let moved = |to: &[f64]| to.iter().zip(before).map(|(to, from)| to - from).collect::<Vec<f64>>();
     let (expected, applied) = (moved(expected), moved(recorded));
     let product = |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(a, b)| a * b).sum::<f64>();
-    let is_other = |(one, other): &(&f64, &f64)| one != other && !(one.is_nan() && other.is_nan());
-    let differing = expected.iter().zip(&applied).filter(is_other).count();
     let ratio = product(&applied, &expected) / product(&expected, &expected);
     let rest: Vec<f64> = expected.iter().zip(&applied).map(|(one, other)| other - one * ratio).collect();
-    let is_multiple = product(&rest, &rest) < 1e-4 * product(&applied, &applied);
+    // What is left besides the factor must be a fifth of what the factor explains.
+    let is_multiple = product(&rest, &rest) < 0.04 * (ratio - 1.0).powi(2) * product(&expected, &expected);
     let times = format!("{ratio:.4}");
     match is_multiple && times != "1.0000" {
         _ if applied.iter().all(|each| *each == 0.0) => "the step was not applied".into(),
@@ -439,9 +444,9 @@ fn values(body: &Body, prepared: &Prepared, name: &str) -> Values {
         return Values::new();
     };
     let dense = state.entries().iter().filter(|entry| entry.is_dense());
-    let named = dense.zip(values).filter_map(|(entry, value)| {
-        Some((entry.name.clone(), (entry.measured()?.0, value.clone())))
-    });
+    let named = dense
+        .zip(values)
+        .filter_map(|(entry, value)| Some((entry.name.clone(), (entry.measured()?.0, value.clone()))));
     named.collect()
 }
 

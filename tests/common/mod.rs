@@ -18,8 +18,8 @@ use counterfoil::receipt::{
     Blind, Body, LaneSecret, LocalSigner, Receipt, Signer, Value, policy_digest, run_id,
 };
 use counterfoil::verify::{
-    CADENCES, Confirmed, Contents, Judgement, Requirement, Standing, Verdict, bundle_object, bundle_object_root,
-    recipe_state, unconfirmed,
+    CADENCES, Confirmed, Contents, Judgement, Requirement, Standing, Verdict, bundle_object,
+    bundle_object_root, recipe_state, unconfirmed,
 };
 
 pub fn key(number: u8) -> LocalSigner {

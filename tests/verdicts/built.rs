@@ -8,8 +8,8 @@ use counterfoil::evidence::{AnchorRecord, Bundle, BundleError, Frame, Log};
 use counterfoil::primitives::{Address, Digest, sha256};
 use counterfoil::receipt::Receipt;
 use counterfoil::verify::{
-    Confirmation, Confirmed, Contents, HeadOnChain, Judgement, Standing, Verdict, bundle_object, bundle_object_root,
-    unconfirmed,
+    Confirmation, Confirmed, Contents, HeadOnChain, Judgement, Standing, Verdict, bundle_object,
+    bundle_object_root, unconfirmed,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -255,7 +255,11 @@ fn dates_are_those_of_the_calendar() {
         let verdict = contents.verify(&integrity(), &confirmed, &|_| None, &|_| None);
         assert_eq!(verdict.time.line, format!("all 7 receipts existed by {expected} on chain 1"));
     }
-    let last =
-        contents.verify(&integrity(), &|_: usize, _: &AnchorRecord| said(u64::MAX, true, false), &|_| None, &|_| None);
+    let last = contents.verify(
+        &integrity(),
+        &|_: usize, _: &AnchorRecord| said(u64::MAX, true, false),
+        &|_| None,
+        &|_| None,
+    );
     assert_eq!(last.time.covered, 7);
 }
