@@ -20,7 +20,7 @@ use crate::update::{Before, Kernels, Real, Rule, update};
 /// for byte, the one of the last checkpoint.
 pub const FROM_CHECKPOINT: &str = "from_checkpoint";
 
-/// The versions of PyTorch 2 whose bits are known.
+/// The minor versions of PyTorch 2 whose bits are known: compared with the first and the last of them.
 const VERSIONS: std::ops::RangeInclusive<u32> = 9..=15;
 
 /// Names and values of a state that was opened by value.
@@ -184,13 +184,12 @@ impl Step {
         let version = text("torch").and_then(|version| version.strip_prefix("2.")?.split('.').next());
         let is_known =
             version.and_then(|minor| minor.parse().ok()).is_some_and(|minor| VERSIONS.contains(&minor))
-                && text("platform").is_some_and(|platform| {
-                    ["x86_64", "AMD64"].iter().any(|machine| platform.ends_with(machine))
-                })
+                && text("platform") == Some("Linux x86_64")
                 && flag(&self.before.environment, "flush_denormal") == Some(false);
-        let kernels = match text("cpu_capability").filter(|_| is_known) {
-            Some("AVX2" | "AVX512") => Kernels::Contracted,
-            Some("DEFAULT") => Kernels::Plain,
+        let contracted = self.before.environment.get("contracted").filter(|_| is_known);
+        let kernels = match contracted.map(|(dtype, bytes)| (*dtype, bytes.as_slice())) {
+            Some(("BOOL", [1])) => Kernels::Contracted,
+            Some(("BOOL", [0])) => Kernels::Plain,
             _ => return Err("the bits of that machine or version of torch are not known"),
         };
         let counter = match text("default_dtype") {

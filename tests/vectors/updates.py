@@ -71,6 +71,8 @@ if __name__ == "__main__":
         for capability in ("avx2", "default"):
             environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
             command = [sys.executable, __file__, "here"]
-            found += json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+            found += json.loads(
+                subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+            )
         lines = ",\n".join(json.dumps(case) for case in found)
         (HERE / "updates.json").write_text(f"[\n{lines}\n]\n")

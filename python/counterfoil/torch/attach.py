@@ -93,8 +93,8 @@ def attach(
             `checkpoint_every=1` that of every step. This hashes parameters and optimiser state twice more and writes
             as many bytes as gradients and parameters have, at each such step. Who has a gradient can learn of its batch,
             for small ones the samples themselves. A step before which weights or state were changed is left out; who
-            changes them within `optimizer.step()`, in a hook of it, is refuted. Of several optimisers nothing is
-            stored.
+            changes them within `optimizer.step()`, in a hook of it, is refuted. Of several optimisers,
+            or with tensors as hyperparameters, nothing is stored.
 
     Returns:
         The recorder; the same one when this run already records this optimiser.
@@ -376,6 +376,10 @@ class Recorder:
         follows = self._checkpointed == self.run.step and self._unwritten is None
         self._continues = self._store_gradients and follows and self._is_due("gradients")
         if self._continues:
+            # A tensor is recorded as the number that it holds, and torch computes with it otherwise.
+            numbers = self._collect.hyperparameters().values()
+            self._continues = not any(isinstance(value, torch.Tensor) for value in numbers)
+        if self._continues:
             with self._spent.on("checkpoint"):
                 # What a loop does to weights between two steps is no part of the optimiser's update.
                 self._collect.reshard()
@@ -420,9 +424,7 @@ class Recorder:
         fields: dict[str, Pending] = {}
         with self._spent.on("state"):
             continues, self._continues = self._continues, False
-            due = [
-                field for field in STATE if self._due(field, step) or (continues and field in UPDATED)
-            ]
+            due = [field for field in STATE if self._due(field, step) or (continues and field in UPDATED)]
             fields |= {field: self._start(getattr(self._collect, field)()) for field in due}
             if due:
                 self._spent.did("state")

@@ -5,6 +5,7 @@ differed between the two would refute honest work. Nothing here commits, records
 """
 
 import array
+import functools
 import os
 import platform
 import random
@@ -367,7 +368,9 @@ class Collector:
                 "interop_threads": torch.get_num_interop_threads(),
                 "deterministic": torch.are_deterministic_algorithms_enabled(),
                 "default_dtype": str(torch.get_default_dtype()),
-                "flush_denormal": torch.full((), 5e-324, dtype=torch.float64).mul(1.0).item() == 0.0,
+                "flush_denormal": torch.full((), 5e-324, dtype=torch.float64, device="cpu").mul(1.0).item()
+                == 0.0,
+                "contracted": _contracted(),
                 "matmul_precision": torch.get_float32_matmul_precision(),
                 "numpy": np.__version__,
                 "python": sys.version.split()[0],
@@ -459,6 +462,29 @@ def local_environment() -> State:
         "processor": _processor(),
         "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
     } | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+@functools.cache
+def _contracted() -> bool | None:
+    """Whether torch's CPU kernels multiply and add with one rounding; None where some do and some do not.
+
+    That is a matter of compiler and processor. One rounding of `x * x - near` leaves 2^-24, two leave nothing.
+    """
+    x, near = 1 + 2**-12, 1 + 2**-11
+    found = set()
+    for size in (
+        1,
+        7,
+        67,
+    ):  # a vector has at most 16 elements, and what is left of them has kernels of its own
+        full = functools.partial(torch.full, (size,), dtype=torch.float32, device="cpu")
+        results = (
+            full(-near).add(full(x), alpha=x),
+            torch.addcmul(full(-near), full(x), full(x)),
+            torch.lerp(full(-near / 4), full(x - near / 4), x / 4),
+        )
+        found.update(value != 0 for each in results for value in each.tolist())
+    return found.pop() if len(found) == 1 else None
 
 
 def _processor() -> str:

@@ -21,7 +21,34 @@ from counterfoil.errors import Refuted
 from counterfoil.torch import collect
 
 TENSORS, STEPS = 1_000, 3
-SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 511, 513)
+SIZES = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    9,
+    15,
+    16,
+    17,
+    31,
+    32,
+    33,
+    63,
+    64,
+    65,
+    127,
+    128,
+    129,
+    255,
+    256,
+    257,
+    300,
+    511,
+    513,
+)
 SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 SETTINGS = {
     "sgd": (SGD, {}),
@@ -78,7 +105,9 @@ def judged(path):
 
 
 def edges(verdict):
-    return [broken.edge.partition(": update of ")[2] for broken in verdict.broken if ": update of " in broken.edge]
+    return [
+        broken.edge.partition(": update of ")[2] for broken in verdict.broken if ": update of " in broken.edge
+    ]
 
 
 def updates(verdict):
@@ -121,7 +150,9 @@ def net():
     return torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 5))
 
 
-def train(path, make, *, steps=4, lie=None, between=None, model=None, every=1, checkpoint_every=1, stores=True):
+def train(
+    path, make, *, steps=4, lie=None, between=None, model=None, every=1, checkpoint_every=1, stores=True
+):
     """Trains a small network; `lie(optimizer)` before the first step, `between(model)` after each."""
     model = model or net()
     optimizer = make(model)
@@ -301,10 +332,6 @@ def plain_groups(model):
     return SGD([{"params": [first]}, {"params": rest, "lr": 0.01}], lr=0.1)
 
 
-def tensor_rate(model):
-    return AdamW(model.parameters(), lr=torch.tensor(0.01))
-
-
 class Own(SGD):
     """Not torch's."""
 
@@ -321,8 +348,11 @@ UNKNOWN = {
     "fused SGD": (simple(SGD, fused=True), None, FUSED),
     "half": (simple(SGD), lambda: net().bfloat16(), "a parameter is neither F32 nor F64"),
     "groups": (plain_groups, None, "which of several groups a parameter is in is not known"),
-    "tensor": (tensor_rate, None, "a hyperparameter is no plain number"),
-    "own": (lambda m: Own(m.parameters(), 0.1), None, "the optimiser is not one of SGD, Adam and AdamW of torch"),
+    "own": (
+        lambda m: Own(m.parameters(), 0.1),
+        None,
+        "the optimiser is not one of SGD, Adam and AdamW of torch",
+    ),
     "other": (simple(torch.optim.RMSprop), None, "the optimiser is not one of SGD, Adam and AdamW of torch"),
 }
 
@@ -336,7 +366,14 @@ def test_what_cannot_be_executed_is_counted_and_refutes_nothing(folder, case):
 
 
 @pytest.mark.parametrize(
-    "change", [{"torch": "2.99.0"}, {"torch": "3.15.0"}, {"cpu_capability": "NEON"}, {"flush_denormal": True}]
+    "change",
+    [
+        {"torch": "2.99.0"},
+        {"torch": "3.15.0"},
+        {"platform": "Darwin arm64"},
+        {"contracted": None},
+        {"flush_denormal": True},
+    ],
 )
 def test_an_unknown_machine_is_not_judged(folder, monkeypatch, change):
     """A run of another machine or version that is refuted because nobody knows its bits."""
@@ -346,6 +383,17 @@ def test_an_unknown_machine_is_not_judged(folder, monkeypatch, change):
     verdict = train(folder / "run", simple(SGD), lie=lie)
     reason = "the bits of that machine or version of torch are not known"
     assert (verdict.status, updates(verdict)) == ("verified", not_executed(4, reason))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_tensors_as_hyperparameters_are_left_out(folder, kind):
+    """An honest run that is refuted because torch computes with a tensor otherwise than with its number."""
+    rate, betas = (
+        torch.tensor(0.01, dtype=kind),
+        (torch.tensor(0.9, dtype=kind), torch.tensor(0.99, dtype=kind)),
+    )
+    verdict = train(folder / "run", simple(Adam, lr=rate, betas=betas))
+    assert (verdict.status, updates(verdict)) == ("verified", [])
 
 
 def test_flushed_subnormals_are_recorded(folder):
