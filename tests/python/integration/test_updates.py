@@ -175,7 +175,7 @@ def simple(kind, **chosen):
 
 
 def covered(before, after):
-    """A lie within the third step: `before(...)` ahead of the update and `after(...)` behind, both unseen by the recorder."""
+    """A lie within the third step: `before(...)` ahead of the update, `after(...)` behind, unseen by the recorder."""
 
     def install(optimizer, model):
         count = [0]
@@ -365,16 +365,12 @@ def test_what_cannot_be_executed_is_counted_and_refutes_nothing(folder, case):
     assert (verdict.status, updates(verdict)) == ("verified", not_executed(4, reason))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"torch": "2.99.0"},
-        {"torch": "3.15.0"},
-        {"platform": "Darwin arm64"},
-        {"contracted": None},
-        {"flush_denormal": True},
-    ],
-)
+ELSEWHERE = [
+    {"torch": "2.99.0"}, {"torch": "3.15.0"}, {"platform": "Darwin arm64"}, {"contracted": None}, {"flush_denormal": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ELSEWHERE)
 def test_an_unknown_machine_is_not_judged(folder, monkeypatch, change):
     """A run of another machine or version that is refuted because nobody knows its bits."""
     real = collect.Collector.environment
