@@ -471,7 +471,7 @@ def _contracted() -> bool | None:
     That is a matter of compiler and processor. One rounding of `x * x - near` leaves 2^-24, two leave nothing.
     """
     x, near = 1 + 2**-12, 1 + 2**-11
-    found = set()
+    found: set[bool] = set()
     for size in (
         1,
         7,
