@@ -504,3 +504,53 @@ def test_kernels_without_vectors_round_twice(folder):
     command = [sys.executable, "-c", code, str(folder / "one"), str(folder / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split("]")[:2] == [str(executed(4))[:-1], " " + str(executed(4))[:-1]]
+
+
+ENVIRONMENT = {
+    "optimizer": "torch.optim.adam.Adam", "torch": "2.15.0", "platform": "Linux x86_64",
+    "flush_denormal": False, "contracted": True, "default_dtype": "torch.float32",
+}  # fmt: skip
+NUMBERS = {
+    "0/lr": 0.1, "0/betas/0": 0.9, "0/betas/1": 0.999, "0/eps": 1e-8, "0/weight_decay": 0, "0/maximize": False,
+    "0/amsgrad": False, "0/decoupled_weight_decay": False,
+}  # fmt: skip
+MOMENTS = {"step": np.float32(3), "exp_avg": np.ones(3, np.float32), "exp_avg_sq": np.ones(3, np.float32)}
+ODD = "state or hyperparameters with which torch makes no step"
+SHAPE = "the optimiser's state has another dtype or shape than its parameter"
+HOSTILE = {
+    "rate": ({"0/lr": float("nan")}, {}, {}, None),
+    "beta": ({"0/betas/0": 1.0}, {}, {}, ODD),
+    "no beta": ({"0/betas/0": None}, {}, {}, "a hyperparameter is no plain number"),
+    "text": ({"0/lr": "much"}, {}, {}, "a hyperparameter is no plain number"),
+    "steps": ({}, {"step": np.float32(3e38)}, {}, ODD),
+    "no steps": ({}, {"step": np.float32("nan")}, {}, ODD),
+    "many steps": ({}, {"step": np.arange(5, dtype=np.float32)}, {}, "the number of steps is no number"),
+    "missing": ({}, {"exp_avg": None}, {}, ODD),
+    "shape": ({}, {"exp_avg": np.ones(2, np.float32)}, {}, SHAPE),
+    "dtype": ({}, {"exp_avg": np.ones(3)}, {}, SHAPE),
+    "gradient": ({}, {}, {"w": np.ones(4, np.float32)}, "parameter and gradient have different dtypes or shapes"),
+    "unnamed": ({}, {}, {"v": np.ones(3, np.float32)}, "a gradient is sparse or not named"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_records_made_by_hand_cannot_break_verification(folder, case):
+    """A panic, an endless loop or a refutation by numbers and tensors that torch never makes."""
+    numbers, moments, gradients, reason = HOSTILE[case]
+    weights = {"w": np.ones(3, np.float32)}
+    state = {f"optimizer/0/w/{key}": value for key, value in (MOMENTS | moments).items()}
+    keep = functools.partial(counterfoil.commit_tensors, keep=True)
+    with counterfoil.Run.create(folder / "run") as run:
+        fields = {
+            "parameters": run.store(weights),
+            "optimizer": run.store(state),
+            "environment": keep(ENVIRONMENT),
+        }
+        run.record_checkpoint(0, fields)
+        applied = run.store(gradients or {"w": np.ones(3, np.float32)})
+        after = run.store({"w": np.full(3, np.nan, np.float32)} if case == "rate" else weights)
+        fields = {"gradients": applied, "parameters": after, "hyperparameters": keep(NUMBERS | numbers)}
+        run.record_step(1, fields | {"extensions": keep({"from_checkpoint": True})})
+    verdict = judged(folder / "run")
+    assert verdict.status == "verified", verdict.broken
+    assert updates(verdict) == (executed(1) if reason is None else not_executed(1, reason))
