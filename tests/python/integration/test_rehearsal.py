@@ -68,6 +68,7 @@ def test_a_recipe_that_replays_is_said_to_and_leaves_no_trace(tmp_path, monkeypa
     assert ended.value.code == 0, found
     assert [(each["what"], each["detail"]) for each in found] == [
         ("replay", "4 of 4 steps came out bit for bit, each from the nearest checkpoint"),
+        ("beginning", "the recipe makes the state from which it trained"),
         ("versions", "1 are locked, and none of them is installed otherwise"),
         ("recipe", f"layers.py, recipe.py, requirements.txt: pin {digest}"),
     ]
