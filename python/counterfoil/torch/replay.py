@@ -197,16 +197,21 @@ def _run(
         nonlocal done, until
         part, child = parts[place], children.get()
         execution = Execution(part.lane, child, timeout)
-        for _ in _execute(part, execution, attestation) if place < until else ():
-            with lock:
-                done += 1
-                progress(done, total)
-            if place > until:
-                break
-        part.notes += execution.notes + child.notes
-        if part.refuted:
-            until = min(until, place)
-        children.put(child)
+        try:
+            for _ in _execute(part, execution, attestation) if place < until else ():
+                with lock:
+                    done += 1
+                    progress(done, total)
+                if place > until:
+                    break
+            if part.refuted:
+                until = min(until, place)
+        except BaseException:
+            until = -1
+            raise
+        finally:
+            part.notes += execution.notes + child.notes
+            children.put(child)
 
     with contextlib.ExitStack() as stack:
         started = [stack.enter_context(Child(record)) for _ in range(jobs)]

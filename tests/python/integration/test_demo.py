@@ -41,7 +41,9 @@ def test_the_last_screen_holds_every_finding_in_twelve_lines(told):
     for what, edge in EDGES.items():
         shown = text.split(f"{what} [", 1)[1].split("]", 1)[0]
         assert edge in shown, (what, shown)
-    assert "replayed 10 of 120 by you, bit-exact; recipe pinned" in text
+    assert (
+        "replayed 120 of 120 by you, bit-exact, from the state that the recipe makes; recipe pinned" in text
+    )
     assert f"step {demo.LIE_AT}: parameters" in text and "signed lie verified by signatures" in text
     assert "self-anchored" in text and "intact" in text
 

@@ -1,0 +1,160 @@
+"""However the steps of a replay are divided, executed and interrupted, the same is found."""
+
+import importlib
+import shutil
+import time
+
+import pytest
+import torch
+
+import counterfoil
+from counterfoil.errors import Refuted
+from counterfoil.torch import replay
+from counterfoil.torch.demo import lying, mlp
+from counterfoil.torch.execution import Child, Execution, Lane
+from replays import MLP, STEPS, record
+from training import reason_of
+
+replaying = importlib.import_module("counterfoil.torch.replay")
+
+
+def report(path, steps="all", **options):
+    return replaying.re_execute(counterfoil.Record(path), steps, 60.0, **options)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("honest") / "run")
+
+
+def test_several_processes_find_what_one_does(honest, tmp_path):
+    """An answer of one process that is taken for another's, or a part that is forgotten."""
+    told = []
+    seen = report(honest, "0,2:7", jobs=2, progress=lambda done, total: told.append((done, total)))
+    assert sorted(seen.steps) == [2, 3, 4, 5, 6, 7] and seen.begins and not seen.refuted
+    assert told == [(done, 7) for done in range(1, 8)]
+    liar = record(tmp_path / "liar", lie=lying(5))
+    (one,), (other,) = report(liar).refuted, report(liar, jobs=2).refuted
+    assert one == other and (one.step, one.field) == (5, "parameters")
+
+
+def test_another_seed_is_found_in_the_state_before_the_first_step(tmp_path):
+    """Every step is honest: only the beginning tells."""
+    spec = dict(MLP, seed=2)
+    path = tmp_path / "run"
+    with counterfoil.Run.create(path, spec=MLP, recipe=mlp.__file__) as run:
+        model, optimizer, step = mlp.recipe(spec)
+        recorder = run.attach(model, optimizer, every=1)
+        for batch in run.batches([[torch.rand(4, 8, 8), torch.arange(4)]]):
+            step(batch, 1, recorder.log)
+    pin = counterfoil.Record(path).recipe_digest
+    assert replay(path, "1", recipe=pin).status == "verified"
+    verdict = replay(path, "all", recipe=pin)
+    assert verdict.status == "undecided" and "replayed 1 of 1" in verdict.transition
+    assert any(
+        "did not begin from the state that its recipe makes (parameters 1.bias)" in text
+        for text in verdict.missing
+    )
+    assert any("recipe makes" in text for text in verdict.not_shown)
+
+
+def test_the_first_element_is_named_where_its_bytes_are_kept(tmp_path):
+    path = record(tmp_path / "run", lie=lying(3), every=0)
+    with pytest.raises(Refuted) as caught:
+        replay(path, "3", run_untrusted=True)
+    (edge,) = caught.value.verdict.broken
+    assert edge.edge.startswith("step 3: checkpoint parameters '")
+    assert "at [" in edge.expected and "chunk 0" in edge.expected and "(0x" in edge.actual
+
+
+def test_a_lie_between_sparse_states_is_said_to_lie_behind_the_last_one(tmp_path):
+    """The step that is named is where it shows, and not always where it was told."""
+    path = record(tmp_path / "run", lie=lying(4), every={"gradients": 1, "parameters": 0, "optimizer": 0})
+    with pytest.raises(Refuted) as caught:
+        replay(path, "all", run_untrusted=True)
+    verdict = caught.value.verdict
+    assert verdict.broken[0].edge.startswith("step 5: gradients")
+    assert any("last compared at step 3: what is false lies behind it" in note for note in verdict.notes)
+
+
+COUNTING = """
+import torch
+
+CALLS = []
+
+def recipe(spec):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(batch, number, log):
+        CALLS.append(number)
+        optimizer.zero_grad()
+        (model(batch[0]).sum() * (1 if len(CALLS) == number else 2)).backward()
+        optimizer.step()
+
+    return model, optimizer, step
+"""
+
+
+def test_what_a_recipe_keeps_of_one_lane_accuses_no_other(tmp_path):
+    """One process executes all lanes, and modules remember."""
+    path, source = tmp_path / "run", tmp_path / "counting.py"
+    source.write_text(COUNTING)
+    keys = [counterfoil.Key.generate() for _ in range(2)]
+    for number, key in enumerate(keys):
+        scope = {}
+        exec(COUNTING, scope)
+        if number == 0:
+            run = counterfoil.Run.create(path, key=key, recipe=source)
+        else:
+            run = counterfoil.Run.join(path, lane=1, key=key)
+        with run:
+            model, optimizer, step = scope["recipe"]({})
+            recorder = run.attach(model, optimizer, every=1, checkpoint_every=2)
+            for place, batch in enumerate(run.batches([[torch.rand(2, 3)] for _ in range(3)]), 1):
+                step(batch, place, recorder.log)
+    seen = report(path)
+    assert seen.refuted == () and seen.undecided == ()
+    assert seen.steps == (1, 2, 3, 1, 2, 3)
+
+
+def test_a_step_nobody_asks_for_any_more_leaves_no_answer_behind(honest):
+    """The answer to a request that was sent ahead must not be taken for that of the next one."""
+    record_ = counterfoil.Record(honest)
+    lane = Lane(record_, *record_.lanes[0])
+    with Child(record_) as child:
+        execution = Execution(lane, child, 60.0)
+        for _ in range(2):
+            steps = execution.steps(1, STEPS)
+            assert next(steps)[0] == 1
+            steps.close()
+        for number, computed in execution.steps(5, 6):
+            execution.compare(number, computed)
+
+
+def test_an_interrupt_ends_every_process(honest):
+    """Ctrl-C while two processes execute steps must not wait for them, or leave them."""
+
+    class Interrupt(Exception):
+        pass
+
+    def stop(done, total):
+        raise Interrupt
+
+    begin = time.monotonic()
+    with pytest.raises(Interrupt):
+        report(honest, jobs=2, progress=stop)
+    assert time.monotonic() - begin < 60
+
+
+def test_an_observers_lane_changes_no_line_of_the_run(honest, tmp_path):
+    """Whoever attests in a copy of the folder must not take its time or its end from it."""
+    path = shutil.copytree(honest, tmp_path / "run")
+    before = counterfoil.verify(path)
+    lane = counterfoil.Run.join(path, lane=0, key=counterfoil.Key.generate(), observes=True)
+    lane.flush()
+    after = counterfoil.verify(path)
+    assert (after.integrity, after.time, after.notes) == (before.integrity, before.time, before.notes)
+    lane.close()
+    assert reason_of(path) == 0
