@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-chain test-torch test-flower notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -50,7 +50,10 @@ test-rust: ## Tests of the core and the development chain
 	cargo test --workspace --exclude counterfoil-python --quiet
 
 test-python: .venv/.extension dist/.wheel ## Tests through Python, with independent oracles
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'not slow'
+
+test-slow: .venv/.extension ## The tests that train for long or in many processes: trainers, ranks, restarts (8 minutes)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist loadfile -m slow
 
 # Halmos passes with a warning when it left paths out, and that is no proof.
 test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the Rust core, anvil (x86-64 Linux with npm)
@@ -124,6 +127,9 @@ bench-torch: .venv/.extension ## Measure what recording adds to PyTorch's steps 
 
 bench-ranks: .venv/.extension ## Measure what recording adds to the steps of two ranks (5 minutes; SHARE=0.1: less)
 	$(BIN)/python benches/ranks.py --share $(or $(SHARE),1)
+
+bench-replay: .venv/.extension ## Measure replaying steps beside training them plainly (4 minutes)
+	$(BIN)/python benches/replay.py
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
 	$(BIN)/python benches/ledger.py --receipts $(or $(RECEIPTS),1000000)

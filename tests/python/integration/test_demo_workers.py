@@ -11,7 +11,7 @@ from counterfoil.errors import CounterfoilError, Refuted
 from counterfoil.torch.demo import workers
 from counterfoil.verify import Mismatch, ReplayReport
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

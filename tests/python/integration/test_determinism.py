@@ -13,6 +13,8 @@ import bits
 from counterfoil.torch import determinism
 from counterfoil.torch.collect import VARIABLES
 
+pytestmark = pytest.mark.slow
+
 PORTABLE = {"profile": {"portable": True}}
 EXPORTED = determinism.PORTABLE
 x86 = pytest.mark.skipif(

@@ -13,7 +13,7 @@ import ranks as trained
 from counterfoil.torch.replay import replay
 from training import state_root
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 PAIR = ("ddp", 2)

@@ -11,7 +11,7 @@ import pytest
 import counterfoil
 import elastic
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 KILLED_AFTER = 3
 
 

@@ -1,8 +1,12 @@
 """However the steps of a replay are divided, executed and interrupted, the same is found."""
 
 import importlib
+import os
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +150,18 @@ def test_an_interrupt_ends_every_process(honest):
     with pytest.raises(Interrupt):
         report(honest, jobs=2, progress=stop)
     assert time.monotonic() - begin < 60
+
+
+def test_what_the_runs_process_was_told_is_told_to_the_replaying_one(tmp_path):
+    """A capped capability is a choice and no other machine: it must not excuse a lie, nor refute."""
+    program = "from replays import *; import sys; record(sys.argv[1], steps=2)"
+    subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "run"],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=True,
+    )
+    seen = report(tmp_path / "run")
+    assert seen.steps == (1, 2) and seen.notes == () and seen.refuted == ()
 
 
 def test_an_observers_lane_changes_no_line_of_the_run(honest, tmp_path):

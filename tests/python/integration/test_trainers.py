@@ -22,6 +22,7 @@ from training import state_root, steps_of
 
 FOLDER = Path(__file__).parents[3] / "examples/trainers"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # those of five other libraries
     pytest.mark.timeout(600),
 ]

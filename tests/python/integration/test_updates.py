@@ -122,6 +122,7 @@ def not_executed(steps, reason):
     return [f"the update of {steps} steps with stored gradients was not executed: {reason}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_updates_are_those_of_torch(folder, setting):
     """A rounding, an order of operations or a scalar that is not torch's, in one of 1,000 tensors of a setting."""
