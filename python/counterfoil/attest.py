@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from counterfoil.run import Run
 SAME, OTHER = 1, 2
 RESULT = ("contribution", "gradients", "parameters", "optimizer", "buffers")
 """The fields that a step computes, in the order of the receipt's type."""
-_CHUNK = 1024
+_CHUNK, _LARGEST = 1024, 64 << 20
 
 
 def answer(
@@ -72,18 +72,18 @@ class Attestation:
         receipts = record.receipts(key.address, 0) if 0 in own else []
         if own not in ([], [0]) or any(each.kind == "step" for each in receipts):
             raise InvalidInput(f"{key.address} trains in this run, and cannot attest to it", where="key")
+        if beacon is not None and (len(beacon) != 32 or not any(beacon)):
+            raise InvalidInput("a beacon has 32 bytes, and not all of them are zero", where="beacon")
         self._beacon, self._file = beacon or bytes(32), _promises(path, key)
-        self._promised: list[dict[str, Any]] = (
-            json.loads(self._file.read_bytes()) if self._file.exists() else []
-        )
-        said = [each.fields for each in receipts if each.kind == "replay"]
+        said = [each.fields for each in receipts if each.kind == "replay" and each.signer == key.address]
+        self._promised = [each for each, _ in _kept(self._file, record, said)]
         self._said = {(each["receipt"], each["beacon"]) for each in said}
-        same = [(each["receipt"], each["beacon"]) for each in said if each["outcome"] == SAME]
-        kept = [each for each in self._promised if each["outcome"] == SAME]
-        self._same = {
-            *same,
-            *((bytes.fromhex(each["receipt"]), bytes.fromhex(each["beacon"])) for each in kept),
-        }
+        told = [(each["receipt"], each["beacon"], each["outcome"]) for each in said]
+        told += [
+            (bytes.fromhex(each["receipt"]), bytes.fromhex(each["beacon"]), each["outcome"])
+            for each in self._promised
+        ]
+        self._same = {(receipt, under) for receipt, under, outcome in told if outcome == SAME}
         self._lock = threading.Lock()
         self._run = Run.open(path, key=key) if own else Run.join(path, lane=0, key=key, observes=True)
 
@@ -95,7 +95,7 @@ class Attestation:
 
     def knows(self, replayed: Receipt) -> bool:
         """Whether it was said before that the step came out the same."""
-        return (replayed.digest, self._beacon) in self._same & self._said
+        return (replayed.digest, self._beacon) in self._same
 
     def add(self, replayed: Receipt, outcome: int, computed: Mapping[str, Mapping[str, Any]]) -> None:
         """Signs what came of a step, durably and once."""
@@ -110,12 +110,9 @@ class Attestation:
             salt = secrets.token_bytes(32)
             commitment = promise(salt, given, outcome)
             told = {"receipt": replayed.digest, "beacon": self._beacon, "answer": given, "salt": salt}
-            where = {"worker": replayed.fields["worker"], "lane": replayed.fields["lane"]}
-            self._promised.append(
-                {name: value.hex() for name, value in told.items()}
-                | where
-                | {"sequence": replayed.sequence, "outcome": outcome}
-            )
+            where = {name: replayed.fields[name] for name in ("worker", "lane")}
+            hexed = {name: value.hex() for name, value in told.items()}
+            self._promised.append(hexed | where | {"outcome": outcome})
             # First: a promise whose answer is lost can never be kept.
             replace(self._file, json.dumps(self._promised).encode())
             self._run.record_replay(replayed, outcome=0, beacon=self._beacon, commitment=commitment)
@@ -148,14 +145,14 @@ def reveal(path: str | os.PathLike[str], key: Key | None = None) -> int:
     file = _promises(Path(path), key)
     if not file.exists():
         raise NotFound(f"{key.address} has promised nothing in {path}", where=str(file))
-    promised = json.loads(file.read_bytes())
     record = Record(path)
+    said = [each.fields for each in record.receipts(key.address) if each.signer == key.address]
+    promised = _kept(file, record, [each for each in said if "outcome" in each])
     with Run.open(path, key=key) as run:
-        for each in promised:
-            receipts = record.receipts(each["worker"], each["lane"])
+        for each, replayed in promised:
             beacon, given, salt = (bytes.fromhex(each[name]) for name in ("beacon", "answer", "salt"))
             run.record_replay(
-                receipts[each["sequence"]],
+                replayed,
                 outcome=each["outcome"],
                 answer=given,
                 beacon=beacon,
@@ -168,3 +165,35 @@ def reveal(path: str | os.PathLike[str], key: Key | None = None) -> int:
 
 def _promises(path: Path, key: Key) -> Path:
     return path / "promised" / f"{key.address.lower()}.json"
+
+
+def _kept(
+    file: Path, record: Record, said: Sequence[Mapping[str, Any]]
+) -> list[tuple[dict[str, Any], Receipt]]:
+    """The promises in a file which a lane's receipts bind and no answer has met, each with the step's receipt.
+
+    The file is nobody's word: it may be older than the lane, or somebody else's.
+
+    Raises:
+        InvalidInput: It holds something else.
+    """
+    if not file.exists():
+        return []
+    promised = {each["commitment"] for each in said if each["outcome"] == 0}
+    answered = {each["commitment"] for each in said if each["outcome"] != 0}
+    found = []
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise ValueError("it is too large")
+        for each in json.loads(file.read_bytes()):
+            given, salt, digest = (bytes.fromhex(each[name]) for name in ("answer", "salt", "receipt"))
+            commitment = promise(salt, given, int(each["outcome"]))
+            if commitment in promised - answered:
+                receipts = record.receipts(each["worker"], int(each["lane"]))
+                found.append((each, next(one for one in receipts if one.digest == digest)))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, StopIteration) as damaged:
+        raise InvalidInput(
+            f"{file} holds no promised answers ({damaged!a:.80}); without it they cannot be given",
+            where=str(file),
+        ) from None
+    return found

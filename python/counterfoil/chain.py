@@ -331,48 +331,55 @@ class Chain:
         name = f"development chain {self.chain_id}" if development else f"chain {self.chain_id}"
         return None if found is None else (name, found[0], development, found[1])
 
-    def beacon(self, record: Record) -> tuple[bytes, bytes]:
+    def beacon(self, record: Record) -> tuple[bytes, bytes, int]:
         """The block that decides which steps of a finished run are sampled, after its prover could change any.
 
         That is the first block as much later as the network's confirmations than the first anchor that covers the
-        owner's close receipt. The run's first anchor covers no step: the prover bound itself to this run before.
+        owner's first close receipt. The run's first anchor covers no step: the prover bound itself to this run before.
 
         Args:
-            record: The run.
+            record: The run, with all receipts of its owner's lane 0.
 
         Returns:
-            The block's hash, and the digest of the tree head that was anchored, 32 bytes each: what
+            The block's hash and the digest of the tree head that was anchored, 32 bytes each, and the last step: what
             `counterfoil.torch.replay` draws from for `beacon:k`.
 
         Raises:
-            InvalidInput: The run is not closed, or not anchored like this on this chain, or the block is not there
-                yet.
+            InvalidInput: The run is not closed, was gone on with after that, is not anchored like this on this chain,
+                or the block is not there yet.
             ChainError: The node refuses or does not answer.
 
         Source:
             docs/format.md, section 15.
         """
         receipts = record.receipts()
-        steps = [each.sequence for each in receipts if each.kind == "step"]
-        if not steps or receipts[-1].kind != "close":
-            raise InvalidInput("a beacon samples a closed run that has steps", where="beacon")
-        owner = receipts[0].fields["owner"]
-        own = [each for each in record.anchors if _is_lane(each, owner, 0)]
+        owner = receipts[0].fields["owner"] if receipts and receipts[0].kind == "genesis" else ""
+        steps = [each for each in receipts if each.kind == "step"]
+        closed = next((each.sequence for each in receipts if each.kind == "close"), -1)
+        if not owner or record.size(owner, 0) != len(receipts):
+            raise InvalidInput("a beacon needs every receipt of the owner's lane 0", where="beacon")
+        if not steps or not steps[-1].sequence < closed:
+            raise InvalidInput(
+                "a beacon samples a run that has steps, was closed and not gone on with", where="beacon"
+            )
+        own = [
+            each for each in record.anchors if (each["worker"].lower(), each["lane"]) == (owner.lower(), 0)
+        ]
         held = {int(each["index"]): each for each in own if (self.confirm(each) or ("", False))[1]}
         first = held.get(0)
-        if first is None or int(first["size"]) > steps[0]:
+        if first is None or int(first["size"]) > steps[0].sequence:
             raise InvalidInput(
                 "the run's first anchor on this chain covers a step, or is not recorded: its prover could have signed "
                 "it anew until the sample was kind. Anchor a run before its first step",
                 where="beacon",
             )
-        covering = [index for index in sorted(held) if int(held[index]["size"]) >= len(receipts)]
-        if not covering or covering[0] - 1 not in held:
+        covering = next((index for index in sorted(held) if int(held[index]["size"]) > closed), 0)
+        if covering - 1 not in held:
             raise InvalidInput(
                 "which anchor first covers the close receipt is not recorded: anchor the closed run",
                 where="beacon",
             )
-        anchor = held[covering[0]]
+        anchor = held[covering]
         block, deciding = self._native.block_of(json.dumps(anchor))
         if self._native.block_of(json.dumps(first))[0] >= block:
             raise InvalidInput(
@@ -383,7 +390,8 @@ class Chain:
             raise InvalidInput(
                 f"block {deciding} decides, and is not there yet", expected=str(deciding), where="beacon"
             )
-        return bytes.fromhex(found["hash"][2:]), bytes.fromhex(anchor["headDigest"][2:])
+        last = max(each.fields["step"] for each in steps)
+        return bytes.fromhex(found["hash"][2:]), bytes.fromhex(anchor["headDigest"][2:]), last
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[Served]:
@@ -471,10 +479,6 @@ def _place(run: AnyRun, worker: str | None, lane: int) -> tuple[Path, str | None
     if isinstance(run, Record):
         return Path(run.path), worker, lane
     return run.path, run.worker, run.lane
-
-
-def _is_lane(anchor: Mapping[str, Any], worker: str, lane: int) -> bool:
-    return bool(anchor["worker"].lower() == worker.lower() and anchor["lane"] == lane)
 
 
 def _is_local(address: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 
@@ -44,7 +45,7 @@ def choose(steps: str | Sequence[int], last: int, beacon: Sequence[int] | None =
         else:
             spans = [part.partition(":") for part in steps.split(",")]
             ends = [(int(first), int(final or first)) for first, _, final in spans]
-            if any(final > last for _, final in ends):
+            if any(not 0 <= first <= final <= last for first, final in ends):
                 raise InvalidInput(f"{steps!r} is not within the recorded steps 0..{last}", where="steps")
             chosen = [step for first, final in ends for step in range(first, final + 1)]
     except ValueError:
@@ -58,13 +59,17 @@ def choose(steps: str | Sequence[int], last: int, beacon: Sequence[int] | None =
 
 
 def sampled(steps: str | Sequence[int]) -> int:
-    """How many steps `sample:k` or `beacon:k` draws; 0 where all is said.
+    """How many steps `sample:k` or `beacon:k` draws; 0 where no number of them is drawn.
 
     Raises:
-        ValueError: k is no number.
+        InvalidInput: k is no number from 1 to 2^64 - 1.
     """
     kind, _, count = steps.partition(":") if isinstance(steps, str) else ("", "", "")
-    return int(count) if kind in ("sample", "beacon") else 0
+    if kind not in ("sample", "beacon"):
+        return 0
+    if re.fullmatch("[0-9]{1,20}", count) is None or not 0 < int(count) < 1 << 64:
+        raise InvalidInput(f"{steps!r} draws no number of steps", where="steps")
+    return int(count)
 
 
 def draw(beacon: bytes, head: bytes, last: int, count: int) -> list[int]:
@@ -99,7 +104,10 @@ def odds(steps: int, count: int) -> str:
     Drawn without replacement, so the odds that b false steps are missed are hypergeometric.
     """
     false = max(1, math.ceil(steps / 100))
-    missed = math.comb(steps - false, count) / math.comb(steps, count)
+    missed = 0.0
+    if count <= steps - false:
+        ways = [math.lgamma(1 + steps - gone) for gone in (false, count, false + count, 0)]
+        missed = min(1.0, math.exp(ways[0] + ways[1] - ways[2] - ways[3]))
     often = -math.expm1(TRIES * math.log1p(-missed)) if missed < 1 else 1.0
     return (
         f"{count} of {steps} steps were drawn: if {false} were false, none of those would be among them with odds of "

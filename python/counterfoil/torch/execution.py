@@ -24,14 +24,13 @@ import torch
 import counterfoil
 from counterfoil import Record, commit_tensors
 from counterfoil.diff import Difference, between, diagnose
-from counterfoil.errors import CounterfoilError, NotFound
-from counterfoil.lookup import environment, lineage
+from counterfoil.errors import CounterfoilError
+from counterfoil.lookup import lineage
 from counterfoil.torch import confine, wire
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.budget import STATE
 from counterfoil.torch.child import CHOSEN
 from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State
-from counterfoil.torch.recipes import locked
 
 if TYPE_CHECKING:
     from counterfoil import Commitment, Entry, Opened, Receipt
@@ -43,6 +42,13 @@ ROOM = 64 << 20
 LIVES = 4
 START = 120.0
 """Bytes a child may answer beyond its state, how often it may end, and seconds in which it has to stand."""
+
+
+Machine = tuple[tuple[str, Any], ...]
+"""What a run says of the machine that computed a part of it."""
+UNCONFIRMED: Machine = (("confirmed", False),)
+LONGEST = 256
+"""Characters of a variable's value that a process is started with."""
 
 
 class NotReplayable(Exception):
@@ -59,12 +65,13 @@ class Differs(Exception):
     Attributes:
         found: Where, the record's side first.
         computed: All that was computed at the step.
-        excused: Whether that may be another machine's doing, or a recipe's that keeps what no checkpoint holds.
+        excuse: The machine whose doing that may be, unless it computes equal bits elsewhere; `UNCONFIRMED` where a
+            recipe may have kept what no checkpoint holds; else None.
     """
 
-    def __init__(self, found: Difference, computed: dict[str, State], *, excused: bool) -> None:
+    def __init__(self, found: Difference, computed: dict[str, State], excuse: Machine | None) -> None:
         super().__init__(found)
-        self.found, self.computed, self.excused = found, computed, excused
+        self.found, self.computed, self.excuse = found, computed, excuse
 
 
 class Lane:
@@ -95,6 +102,13 @@ class Lane:
         """Whether several ranks made a step, by its receipt."""
         return any(self.steps[step].fields["contribution"])
 
+    def is_whole(self, step: int) -> bool:
+        """Whether a step's receipt says all that there is to compare: then a checkpoint behind it adds nothing."""
+        receipt = self.steps.get(step)
+        if receipt is None or self.is_shared(step):
+            return False
+        return step not in self.ends or all(any(receipt.fields[field]) for field in STATE)
+
     def start(self, step: int) -> int:
         """The last step before this one whose state is stored; -1 without one."""
         return max((at for at in self.starts if at < step), default=-1)
@@ -106,20 +120,16 @@ class Child:
     Attributes:
         notes: What it could not be cut off from.
         stands: Which execution it serves, and the step that it executed last.
+        begun: What it executed since it was started: for which execution, from which checkpoint on.
     """
 
     def __init__(self, record: Record, variables: Mapping[str, str] = MappingProxyType({})) -> None:
         self.notes: list[str] = []
         self.stands: tuple[Execution, int] | None = None
-        self._served: set[Execution] = set()
+        self.begun: list[tuple[Execution, int]] = []
         self._record, self._lives = record, LIVES
-        try:
-            recorded = {name: str(value) for name, value in environment(record).items() if name in VARIABLES}
-        except NotFound:
-            recorded = {}
-        self._variables = {name: value for name, value in recorded.items() if "\0" not in value} | dict(
-            variables
-        )
+        self._given = dict(variables)
+        self._variables: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Child:
@@ -128,9 +138,13 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def served_others(self, execution: Execution) -> bool:
-        """Whether the recipe, which may keep what it likes, has seen steps of another lane."""
-        return bool(self._served - {execution})
+    def choose(self, variables: Mapping[str, str]) -> bool:
+        """Has it run with these variables and those that it was made with; returns whether a new process is needed."""
+        wanted = {**variables, **self._given}
+        if self._process is not None and wanted != self._variables:
+            self.end()
+        self._variables = wanted
+        return self._process is None
 
     def end(self) -> None:
         """Ends the process, if there is one, and whatever it has started."""
@@ -144,10 +158,10 @@ class Child:
         self._process.wait()
         self._folder.cleanup()
         self._process, self.stands = None, None
-        self._served.clear()
+        self.begun.clear()
 
-    def send(self, execution: Execution, message: bytes, seconds: float) -> None:
-        """Sends an execution's request, to a new process if the last one ended.
+    def send(self, message: bytes, seconds: float) -> None:
+        """Sends a request, to a new process if the last one ended.
 
         Raises:
             NotReplayable: It ended too often, or takes nothing.
@@ -156,7 +170,6 @@ class Child:
             raise NotReplayable("the recipe's process ended too often", fatal=True)
         if self._process is None:
             self._start()
-        self._served.add(execution)
         with self._failures(seconds):
             self._pipe.send(message, seconds)
 
@@ -239,6 +252,7 @@ class Execution:
         timeout: Seconds a step may take.
         settings: What the process is told instead of what the run's environment says, by names of `CHOSEN`.
         wanted: What is computed besides the fields that the receipts speak of.
+        unlike: Whether something is known to be other here than where the run was recorded.
     """
 
     def __init__(
@@ -248,13 +262,15 @@ class Execution:
         timeout: float,
         settings: Mapping[str, Any] = MappingProxyType({}),
         wanted: Sequence[str] = (),
+        *,
+        unlike: bool = False,
     ) -> None:
         self.lane, self.child = lane, child
         self.notes: list[str] = []
         self._record, self._timeout = lane.record, timeout
         self._settings, self._wanted = settings, set(wanted)
-        self._unlike = locked(lane.record.recipe)
-        self.notes += self._unlike
+        self._unlike = unlike
+        self.machine: Machine = ()
         self._environment: State = {}
         self._same_machine = True
         self._limit = ROOM
@@ -273,19 +289,17 @@ class Execution:
         Raises:
             Differs: It differs again, or nothing else could be tried.
         """
-        step = differs.found.step
-        start, first = self.lane.start(step), min(self.lane.starts)
-        if self.child.served_others(self):
-            self.child.end()
-        elif start == first:
+        first = min(self.lane.starts)
+        if self.child.begun == [(self, first)]:
             raise differs
-        self.child.stands = None
+        self.child.end()
         try:
-            return self.reach(step, start=first)
-        except NotReplayable:
-            # Of a step of several ranks, none before it is executed, and what a recipe keeps is not known.
-            excused = differs.excused or self.lane.is_shared(step)
-            raise Differs(differs.found, differs.computed, excused=excused) from None
+            return self.reach(differs.found.step, start=first)
+        except NotReplayable as reason:
+            if reason.fatal:
+                self.child.fail()
+            # What the recipe keeps is not known, and of a step of several ranks none before it is executed.
+            raise Differs(differs.found, differs.computed, UNCONFIRMED) from None
 
     def reach(self, step: int, *, start: int | None = None) -> dict[str, State]:
         """Executes and compares up to one step.
@@ -315,13 +329,14 @@ class Execution:
             raise NotReplayable("the state before the first step is not stored")
         self._restored(checkpoint)
         self.child.stands = None
+        self.child.begun.append((self, -1))
         header = self._environment | {
             "step": 0,
             "spec": self._record.spec,
             "contribution": False,
             "wanted": STATE,
         }
-        self.child.send(self, wire.encode(header, {}), self._timeout)
+        self.child.send(wire.encode(header, {}), self._timeout)
         computed = self.child.receive(self._limit, self._timeout)
         self._compare(checkpoint, self._record.opened(checkpoint), computed)
 
@@ -344,6 +359,7 @@ class Execution:
         if not start <= at < first:
             states, at = self._restored(self.lane.starts[start]), start
             self._agreed = at
+            self.child.begun.append((self, start))
         self.child.stands = None
         self._request(at + 1, states)
         for number in range(at + 1, last + 1):
@@ -374,9 +390,12 @@ class Execution:
             self.child.end()
 
     def _request(self, number: int, states: Mapping[str, State]) -> None:
-        if number - 1 in self.lane.restarts:
+        if number - 1 in self.lane.restarts and not states:
             # Its state is the one that was reached, or verification had refuted it.
-            self._take_environment(self.lane.starts[number - 1])
+            checkpoint = self.lane.starts[number - 1]
+            if self._take_environment(checkpoint):
+                states = self._restored(checkpoint)
+                self.child.begun.append((self, number - 1))
         if number - 1 in self.lane.steps and self.lane.is_shared(number - 1) and not states:
             raise NotReplayable(
                 f"no checkpoint stands between steps {number - 1} and {number} of several ranks"
@@ -394,7 +413,7 @@ class Execution:
         wanted |= self._wanted | (set(STATE) if number in self.lane.ends else set())
         shared = self.lane.is_shared(number)
         header = {"step": number, "spec": self._record.spec, "contribution": shared, "wanted": sorted(wanted)}
-        self.child.send(self, wire.encode(self._environment | header, {**states, **inputs}), self._timeout)
+        self.child.send(wire.encode(self._environment | header, {**states, **inputs}), self._timeout)
 
     def compare(self, number: int, computed: dict[str, State]) -> None:
         """Compares what the child computed with the receipts of a step and of the checkpoints behind it.
@@ -409,7 +428,8 @@ class Execution:
             for checkpoint in self.lane.ends.get(number, []):
                 self._compare(checkpoint, self._record.opened(checkpoint), computed)
 
-    def _take_environment(self, checkpoint: Receipt) -> None:
+    def _take_environment(self, checkpoint: Receipt) -> bool:
+        """Computes from here on as the run did from this checkpoint; returns whether in a process without a state."""
         opened = self._record.opened(checkpoint)
         where = f"checkpoint {checkpoint.fields['step']}"
         environment = opened["environment"].scalars() if "environment" in opened else {}
@@ -420,16 +440,21 @@ class Execution:
             note = f"executed with {name} {self._environment[name]}, as the run's environment says"
             if self._environment[name] != usual and note not in self.notes:
                 self.notes.append(note)
+        texts = {name: str(environment[name]) for name in VARIABLES if name in environment}
+        usable = {name: text for name, text in texts.items() if "\0" not in text and len(text) <= LONGEST}
+        is_new = self.child.choose(usable)
         local = self.child.environment()
         compared = {*local, *VARIABLES, ACCELERATOR}
         # The child leaves out oneDNN where the run did, and without a GPU cuBLAS computes nothing.
         compared -= {"mkldnn"} if environment["mkldnn"] is False else set()
         compared -= {"CUBLAS_WORKSPACE_CONFIG"} if ACCELERATOR not in environment else set()
         other = sorted(name for name in compared if environment.get(name) != local.get(name))
+        self.machine = tuple((name, environment.get(name)) for name in sorted(compared))
         self._same_machine = not other and not self._unlike
         if other:
             note = f"{', '.join(other)} differ from what the run says of its machine"
             self.notes += [note] * (note not in self.notes)
+        return is_new
 
     def _restored(self, checkpoint: Receipt) -> dict[str, State]:
         self._take_environment(checkpoint)
@@ -500,8 +525,8 @@ class Execution:
                 )
                 * (self._agreed < number - 1),
             )
-            excused = not self._same_machine and field != "hyperparameters"
-            raise Differs(found, computed, excused=excused)
+            is_same = self._same_machine or field == "hyperparameters"
+            raise Differs(found, computed, None if is_same else self.machine)
         if {"parameters"} & compared:
             self._agreed = number
         if receipt.kind == "step" and not compared & {"gradients", "parameters", "contribution"}:

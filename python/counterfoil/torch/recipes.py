@@ -113,5 +113,9 @@ def _is_same(pinned: str, installed: str) -> bool:
     return _plain(ours) == _plain(theirs if "+" in ours else theirs.partition("+")[0])
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"(\.0+)+(?![\d.])", "", text)
+def _plain(text: str) -> list[str]:
+    """The parts of a version, of which zeros at the end say nothing."""
+    parts = text.split(".")
+    while len(parts) > 1 and not parts[-1].strip("0"):
+        parts.pop()
+    return parts

@@ -22,12 +22,17 @@ from counterfoil.attest import OTHER, SAME, Attestation
 from counterfoil.diff import Difference
 from counterfoil.errors import InvalidInput
 from counterfoil.sampling import choose, draw, odds, sampled
-from counterfoil.torch.execution import Child, Differs, Execution, Lane, NotReplayable
+from counterfoil.torch.execution import Child, Differs, Execution, Lane, Machine, NotReplayable
+from counterfoil.torch.recipes import locked
 from counterfoil.verify import Mismatch, ReplayReport
 
 if TYPE_CHECKING:
     from counterfoil import Chain, Key, Verdict
     from counterfoil.torch.collect import State
+
+
+UNLIKE = 10
+"""Most versions that are named because the recipe locks others."""
 
 
 def replay(
@@ -62,7 +67,7 @@ def replay(
         attest: Signs with this key what came of each step, in a lane of its own in the run's folder. Steps that it
             attested before, with the same outcome, are not executed again: an interrupted replay goes on.
         beacon: 32 bytes that nobody knew before, such as a block's hash: then the answers are promised, and given by
-            `counterfoil.reveal`.
+            `counterfoil.attest.reveal`.
 
     Of each lane the chosen steps are executed. A step of several ranks needs a checkpoint just before it, and only what
     its rank computed alone is compared, its contribution: such a step does not count as replayed.
@@ -126,7 +131,8 @@ class Part:
     replayed: list[int] = field(default_factory=list)
     contributed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    differing: list[Difference] = field(default_factory=list)
+    differing: list[Differs] = field(default_factory=list)
+    proven: set[Machine] = field(default_factory=set)
     refuted: list[Difference] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     begins: bool = False
@@ -148,18 +154,20 @@ def re_execute(
     lanes = [lane for lane in (Lane(record, *place) for place in places) if lane.steps]
     if len(lanes) == 1:
         lanes[0].prefix = ""
-    last = max((len(lane.steps) for lane in lanes), default=0)
-    notes: list[str] = []
-    parts: list[Part] = []
+    last = max((max(lane.steps) for lane in lanes), default=0)
+    unlike = locked(record.recipe)
+    notes, parts = unlike[:UNLIKE], list[Part]()
     drawn: list[int] | None = None
     if isinstance(steps, str) and steps.startswith("beacon:") and chain is not None:
-        drawn = draw(*chain.beacon(record), last, sampled(steps))
+        if len(lanes) > 1:
+            raise InvalidInput("a beacon samples a run of one lane: others can be added later", where="steps")
+        block, head, last = chain.beacon(record)
+        drawn = draw(block, head, last, sampled(steps))
     for lane in lanes:
         every = choose(steps, last, drawn)
         if attestation is not None:
-            known = [step for step in every if step in lane.steps and attestation.knows(lane.steps[step])]
-            shared = [step for step in known if lane.is_shared(step)]
-            parts.append(Part(lane, [], sorted(set(known) - set(shared)), shared))
+            known = [step for step in every if lane.is_whole(step) and attestation.knows(lane.steps[step])]
+            parts.append(Part(lane, [], known))
             every = sorted(set(every) - set(known))
         chosen = [step for step in every if step in lane.steps]
         numbered = len(every) - every.count(0)
@@ -169,7 +177,10 @@ def re_execute(
         parts += initial + [Part(lane, group) for group in _groups(lane, chosen, jobs)]
     if last and sampled(steps):
         notes.append(odds(last, min(sampled(steps), last)))
-    _run(record, parts, timeout, jobs, progress or (lambda *_: None), attestation)
+    if jobs < 1:
+        raise InvalidInput("at least one process executes steps", actual=str(jobs), where="jobs")
+    settings = Settings(timeout, bool(unlike), attestation, progress or (lambda *_: None))
+    _run(record, parts, min(jobs, max(1, len(parts))), settings)
     return _reported(parts, notes)
 
 
@@ -180,14 +191,17 @@ def _groups(lane: Lane, chosen: list[int], jobs: int) -> list[list[int]]:
     return [list(group) for _, group in itertools.groupby(chosen, lane.start)]
 
 
-def _run(
-    record: Record,
-    parts: list[Part],
-    timeout: float,
-    jobs: int,
-    progress: Callable[[int, int], None],
-    attestation: Attestation | None,
-) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all parts."""
+
+    timeout: float
+    unlike: bool
+    attestation: Attestation | None
+    progress: Callable[[int, int], None]
+
+
+def _run(record: Record, parts: list[Part], jobs: int, settings: Settings) -> None:
     """Executes all parts up to the first that is refuted, with as many processes."""
     total, done, until = sum(len(part.steps) for part in parts), 0, len(parts)
     children: queue.SimpleQueue[Child] = queue.SimpleQueue()
@@ -196,12 +210,12 @@ def _run(
     def work(place: int) -> None:
         nonlocal done, until
         part, child = parts[place], children.get()
-        execution = Execution(part.lane, child, timeout)
+        execution = Execution(part.lane, child, settings.timeout, unlike=settings.unlike)
         try:
-            for _ in _execute(part, execution, attestation) if place < until else ():
+            for _ in _execute(part, execution, settings.attestation) if place < until else ():
                 with lock:
                     done += 1
-                    progress(done, total)
+                    settings.progress(done, total)
                 if place > until:
                     break
             if part.refuted:
@@ -232,11 +246,15 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
     lane, child, left = part.lane, execution.child, list(part.steps)
 
     def passed(computed: dict[str, State]) -> None:
-        (part.contributed if lane.is_shared(left[0]) else part.replayed).append(left[0])
+        part.proven.add(execution.machine)
+        if lane.is_shared(left[0]):
+            part.contributed.append(left[0])
+            return
+        part.replayed.append(left[0])
         if attestation is not None:
             attestation.add(lane.steps[left[0]], SAME, computed)
 
-    while left and not part.refuted and not (part.differing and part.replayed):
+    while left and not part.refuted and not _unexcused(part.differing, part.proven):
         try:
             if left[0] == 0:
                 execution.begin()
@@ -259,25 +277,33 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
             child.stands = None
             if reason.fatal:
                 child.fail()
-        except Differs as found:
+        except Differs as differs:
             if left[0] == 0:
                 part.undecided.append(
-                    f"the run did not begin from the state that its recipe makes ({found.found.field} "
-                    f"{found.found.tensor}): it was seeded otherwise, or trained before"
+                    f"the run did not begin from the state that its recipe makes ({differs.found.field} "
+                    f"{differs.found.tensor}): it was seeded otherwise, or trained before"
                 )
             else:
                 try:
-                    computed = execution.confirm(found)
-                    if found.found.step < left[0]:
+                    computed = execution.confirm(differs)
+                    if differs.found.step < left[0]:
                         continue
                     passed(computed)
                 except Differs as again:
-                    (part.differing if again.excused else part.refuted).append(again.found)
                     child.stands = None
-                    if attestation is not None and not again.excused:
-                        attestation.add(lane.steps[again.found.step], OTHER, again.computed)
+                    if again.excuse is not None:
+                        part.differing.append(again)
+                    else:
+                        part.refuted.append(again.found)
+                        if attestation is not None and not lane.is_shared(again.found.step):
+                            attestation.add(lane.steps[again.found.step], OTHER, again.computed)
         left.pop(0)
         yield
+
+
+def _unexcused(differing: list[Differs], proven: set[Machine]) -> list[Difference]:
+    """Bits that came out equal show that a machine computes here what it did there."""
+    return [each.found for each in differing if each.excuse in proven]
 
 
 def _named(found: Difference) -> str:
@@ -302,9 +328,8 @@ def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
         shared = sum(len(part.contributed) for part in of_lane)
         differing = [wrong for part in of_lane for wrong in part.differing]
         refuted = next((part.refuted for part in of_lane if part.refuted), [])
-        if differing and seen and not refuted:
-            # Bits that came out equal show that this machine computes what the recording one did.
-            refuted = differing[:1]
+        proven = set[Machine]().union(*(part.proven for part in of_lane))
+        refuted = refuted or _unexcused(differing, proven)[:1]
         replayed += seen
         notes += [note for part in of_lane for note in part.notes]
         if shared:
@@ -319,8 +344,9 @@ def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
             ]
             break
         undecided += [
-            f"step {wrong.step} differs in {_named(wrong)}, on another kind of machine or behind what the recipe keeps"
-            for wrong in differing
+            f"step {each.found.step} differs in {_named(each.found)}, on another kind of machine or behind what the "
+            "recipe keeps"
+            for each in differing
         ]
     begins = [part.begins for part in parts if part.steps == [0]]
     return ReplayReport(
