@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -130,6 +130,9 @@ bench-ranks: .venv/.extension ## Measure what recording adds to the steps of two
 
 bench-replay: .venv/.extension ## Measure replaying steps beside training them plainly (4 minutes)
 	$(BIN)/python benches/replay.py
+
+bench-hunt: .venv/.extension ## Measure a hunt for nondeterminism beside torch's DebugMode (8 minutes; ROUNDS=1: less)
+	$(BIN)/python benches/hunt.py --rounds $(or $(ROUNDS),3)
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
 	$(BIN)/python benches/ledger.py --receipts $(or $(RECEIPTS),1000000)

@@ -476,14 +476,18 @@ def _home() -> Path:
 
 
 def _environment(text: str) -> dict[str, str | int | bool]:
-    """`threads=2,deterministic=true,NAME=value` by name."""
+    """`threads=2,deterministic=true,NAME=value` by name; what is no setting stays text."""
     values: dict[str, str | int | bool] = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if not equals:
             raise typer.BadParameter(f"{part!r} is no NAME=VALUE")
-        known: dict[str, str | int | bool] = {"true": True, "false": False}
-        values[name] = int(value) if name == "threads" and value.isdecimal() else known.get(value, value)
+        if name == "threads" and value.isdecimal():
+            values[name] = int(value)
+        elif name in ("deterministic", "mkldnn") and value in ("true", "false"):
+            values[name] = value == "true"
+        else:
+            values[name] = value
     return values
 
 

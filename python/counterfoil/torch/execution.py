@@ -131,6 +131,7 @@ class Child:
         self._given = dict(variables)
         self._variables: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._environment: State | None = None
 
     def __enter__(self) -> Child:
         return self
@@ -157,7 +158,7 @@ class Child:
                 pipe.close()  # not read to its end: a process left behind may hold the other one
         self._process.wait()
         self._folder.cleanup()
-        self._process, self.stands = None, None
+        self._process, self._environment, self.stands = None, None, None
         self.begun.clear()
 
     def send(self, message: bytes, seconds: float) -> None:
@@ -168,8 +169,7 @@ class Child:
         """
         if self._lives == 0:
             raise NotReplayable("the recipe's process ended too often", fatal=True)
-        if self._process is None:
-            self._start()
+        self.environment()
         with self._failures(seconds):
             self._pipe.send(message, seconds)
 
@@ -188,8 +188,8 @@ class Child:
         Raises:
             NotReplayable: It does not start.
         """
-        if self._process is None:
-            self._start()
+        if self._environment is None:
+            self._environment = self._start()
         return self._environment
 
     def fail(self) -> None:
@@ -215,32 +215,37 @@ class Child:
             return
         raise NotReplayable(reason, fatal=True)
 
-    def _start(self) -> None:
+    def launch(self) -> None:
+        """Starts the process without waiting until it stands, so that several start at the same time."""
         self._folder = tempfile.TemporaryDirectory(prefix="counterfoil-")
         for name, content in self._record.recipe.items():
             file = Path(self._folder.name, "recipe", name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        libraries = sorted({str(Path(module.__path__[0]).parent) for module in (counterfoil, torch, np)})
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", confine.__file__, *libraries],
+            [sys.executable, "-I", "-B", confine.__file__, *_libraries()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=self._folder.name,
             env=self._variables | {"OMP_WAIT_POLICY": "PASSIVE", "TMPDIR": self._folder.name}, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         self._pipe = wire.Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
+
+    def _start(self) -> State:
+        if self._process is None:
+            self.launch()
         run = Path(self._record.path).resolve()
-        hidden = not any(run.is_relative_to(path) for path in confine.visible(libraries))
+        hidden = not any(run.is_relative_to(path) for path in confine.visible(_libraries()))
         with self._failures(START):
             cut, _ = self._pipe.receive(ROOM, START)
-        self._environment: State = cut["environment"]
         for kept, what in (
             (cut.get("network"), "the network"),
             (cut.get("files") and hidden, "the run folder"),
         ):
             note = f"the recipe's process could not be cut off from {what} on this machine"
             self.notes += [note] * (kept is not True and note not in self.notes)
+        local: State = cut["environment"]
+        return local
 
 
 class Execution:
@@ -400,6 +405,8 @@ class Execution:
             raise NotReplayable(
                 f"no checkpoint stands between steps {number - 1} and {number} of several ranks"
             )
+        if number not in self.lane.steps:
+            raise NotReplayable(f"step {number} is not shown")
         receipt = self.lane.steps[number]
         if receipt.fields["flags"] & (SKIPPED | NOT_REPLAYABLE):
             raise NotReplayable(f"step {number} is flagged as skipped or not replayable")
@@ -543,6 +550,11 @@ class Execution:
         self.notes += [note] * bool(other and note not in self.notes)
         both = theirs.keys() & ours.keys()
         return tuple(commit_tensors({name: state[name] for name in both}) for state in (theirs, ours))  # type: ignore[return-value]
+
+
+def _libraries() -> list[str]:
+    """The folders from which the child imports what this process imported."""
+    return sorted({str(Path(module.__path__[0]).parent) for module in (counterfoil, torch, np)})
 
 
 def _tensors(opened: Opened | None, what: str) -> State:

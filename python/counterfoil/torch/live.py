@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from counterfoil import Record, commit_tensors
 from counterfoil.commit import describe
 from counterfoil.diff import Comparison, Difference, between, diagnose
-from counterfoil.errors import InvalidInput
+from counterfoil.errors import InvalidInput, NotFound
+from counterfoil.lookup import environment
 from counterfoil.torch.child import CHOSEN
 from counterfoil.torch.execution import COMPARED, Child, Differs, Execution, Lane, NotReplayable
 from counterfoil.torch.replay import check_recipe
@@ -23,7 +24,14 @@ from counterfoil.torch.replay import check_recipe
 if TYPE_CHECKING:
     from counterfoil.torch.collect import State
 
-_KINDS = {"threads": int, "deterministic": bool, "matmul_precision": str, "default_dtype": str}
+_FLAGS: tuple[str | int | bool, ...] = (True, False)
+_ALLOWED: dict[str, tuple[str | int | bool, ...]] = {
+    "deterministic": _FLAGS,
+    "mkldnn": _FLAGS,
+    "matmul_precision": ("highest", "high", "medium"),
+    "default_dtype": tuple(f"torch.{name}" for name in ("float32", "float64", "float16", "bfloat16")),
+}
+"""What a process can be told, besides its number of threads."""
 
 
 def diff_live(
@@ -37,12 +45,13 @@ def diff_live(
     """Finds the first difference between a record and its training here, or between two trainings here.
 
     Each lane is executed from its first checkpoint to its last step, in a confined process for each environment.
+    Behind a step that cannot be executed, it goes on from the next checkpoint.
 
     Args:
         path: A run folder or a bundle, with a recipe.
         environments: One, compared with the record, or two, compared with each other. Names are `threads`,
-            `deterministic`, `matmul_precision`, `default_dtype` and those of environment variables, such as
-            `ATEN_CPU_CAPABILITY`; what is not named is as the run's environment says.
+            `deterministic`, `mkldnn`, `matmul_precision`, `default_dtype` and those of environment variables,
+            such as `ATEN_CPU_CAPABILITY`; what is not named is as the run's environment says.
         recipe: The recipe's digest (`0x` and 64 hex digits) that you have read and trust.
         run_untrusted: Runs the recipe without such a pin.
         timeout: Seconds a step may take.
@@ -52,8 +61,8 @@ def diff_live(
         The first difference; its first side is the record, or the first environment.
 
     Raises:
-        InvalidInput: The recipe is missing or not pinned, a setting has another type, or there are not one or two
-            environments.
+        InvalidInput: The recipe is missing or not pinned, a setting has no such value, or there are not one or
+            two environments.
     """
     if len(environments) not in (1, 2):
         raise InvalidInput("one environment beside the record, or two", where="environments")
@@ -66,34 +75,73 @@ def diff_live(
     gaps: list[str] = []
     for lane in (lane for lane in lanes if lane.steps):
         with contextlib.ExitStack() as stack:
+            children = [stack.enter_context(Child(record, variables)) for _, variables in chosen]
+            for child in children:
+                child.launch()
             sides = [
-                Execution(lane, stack.enter_context(Child(record, variables)), timeout, settings, COMPARED)
-                for settings, variables in chosen
+                Execution(lane, child, timeout, settings, COMPARED)
+                for child, (settings, _) in zip(children, chosen, strict=True)
             ]
-            walks = [
-                stack.enter_context(contextlib.closing(side.steps(1, max(lane.steps)))) for side in sides
-            ]
-            try:
-                for computed in zip(*walks, strict=True):
-                    number, states = computed[0][0], [state for _, state in computed]
-                    found = _compared(sides[0], number, states)
-                    steps, fields = steps + 1, fields + sum(field in states[0] for field in COMPARED)
-                    if progress is not None:
-                        progress(steps, total)
-                    if found is not None:
-                        return Comparison(_diagnosed(found, environments), steps, fields, tuple(gaps))
-            except NotReplayable as reason:
-                gaps.append(f"{lane.prefix}{reason}")
+            for found, compared in stack.enter_context(contextlib.closing(_walk(lane, sides, gaps))):
+                steps, fields = steps + 1, fields + compared
+                if progress is not None:
+                    progress(steps, total)
+                if found is not None:
+                    found = _diagnosed(found, record, sides, chosen)
+                    return Comparison(found, steps, fields, tuple(gaps))
     return Comparison(None, steps, fields, tuple(gaps))
 
 
-def _checked(environment: Mapping[str, str | int | bool]) -> tuple[dict[str, Any], dict[str, str]]:
+def _walk(lane: Lane, sides: list[Execution], gaps: list[str]) -> Generator[tuple[Difference | None, int]]:
+    """Executes a lane's steps on all sides; yields each one's first difference and the number of its fields.
+
+    What cannot be executed or compared is added to `gaps`.
+    """
+    last = max(lane.steps)
+    # Without any checkpoint the first step says what is missing.
+    start: int | None = min(lane.starts, default=-1)
+    while start is not None:
+        number = start
+        try:
+            with contextlib.ExitStack() as stack:
+                walks = [
+                    stack.enter_context(contextlib.closing(side.steps(start + 1, last, start=start)))
+                    for side in sides
+                ]
+                for computed in zip(*walks, strict=True):
+                    number, states = computed[0][0], [state for _, state in computed]
+                    try:
+                        found = _compared(sides[0], number, states)
+                    except NotReplayable as reason:
+                        gaps.append(f"{lane.prefix}step {number}: {reason}")
+                        continue
+                    yield found, sum(field in states[0] for field in COMPARED)
+            return
+        except NotReplayable as reason:
+            gaps.append(f"{lane.prefix}{reason}")
+            behind = (at for at in lane.starts if number < at < last)
+            start = None if reason.fatal else min(behind, default=None)
+
+
+def _checked(wanted: Mapping[str, str | int | bool]) -> tuple[dict[str, Any], dict[str, str]]:
     """What the process is told, and its environment variables."""
-    settings = {name: value for name, value in environment.items() if name in CHOSEN}
+    settings = {name: value for name, value in wanted.items() if name in CHOSEN}
     for name, value in settings.items():
-        if type(value) is not _KINDS[name]:
-            raise InvalidInput(f"{name} is a {_KINDS[name].__name__}", actual=repr(value), where=name)
-    return settings, {name: str(value) for name, value in environment.items() if name not in CHOSEN}
+        if name == "threads":
+            if type(value) is not int or value < 1:
+                raise InvalidInput(f"{name} is a positive int", actual=repr(value), where=name)
+        elif not any(type(value) is type(one) and value == one for one in _ALLOWED[name]):
+            raise InvalidInput(
+                f"{name} has no such value",
+                expected=" or ".join(map(str, _ALLOWED[name])),
+                actual=repr(value),
+                where=name,
+            )
+    variables = {name: str(value) for name, value in wanted.items() if name not in CHOSEN}
+    for name, value in variables.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidInput(f"{name!r} is no environment variable", actual=repr(value), where=name)
+    return settings, variables
 
 
 def _compared(side: Execution, number: int, states: list[dict[str, State]]) -> Difference | None:
@@ -119,9 +167,25 @@ def _compared(side: Execution, number: int, states: list[dict[str, State]]) -> D
     return None
 
 
-def _diagnosed(found: Difference, environments: tuple[Mapping[str, Any], ...]) -> Difference:
-    ours, theirs = environments if len(environments) == 2 else ({}, environments[0])
+def _diagnosed(
+    found: Difference,
+    record: Record,
+    sides: list[Execution],
+    chosen: list[tuple[dict[str, Any], dict[str, str]]],
+) -> Difference:
+    """The difference with what the two environments do not share: what was chosen, and what follows from it."""
+    try:
+        recorded = environment(record)
+    except NotFound:
+        recorded = {}
+    whole = [
+        recorded
+        | {name: value for name, value in side.child.environment().items() if name not in CHOSEN}
+        | settings
+        | variables
+        for side, (settings, variables) in zip(sides, chosen, strict=True)
+    ]
+    ours, theirs = whole if len(whole) == 2 else (recorded, whole[0])
     names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-    usual = "as recorded"
-    pairs = {name: (str(ours.get(name, usual)), str(theirs.get(name, usual))) for name in names}
+    pairs = {name: (str(ours.get(name, "not set")), str(theirs.get(name, "not set"))) for name in names}
     return dataclasses.replace(found, diagnosis=diagnose(found.field, found.tensor, pairs, {}, True))
