@@ -3,7 +3,8 @@
 Each hunt looks for the first place in which one training in two environments differs. Ours records the training once
 and executes it in both environments, `counterfoil.torch.diff_live`. Torch's trains in both with hashes of what each
 operation gives, `DebugMode` with `log_tensor_hashes`, saves the log of each step and compares the logs; both of its
-processes begin from the same state, which is given to them. Two processes run at the same time in either case.
+processes begin from the same state, which is given to them. Its hash is `hash_tensor`; the default one, a sum, is
+tried on other threads as well. Two processes run at the same time in either case.
 Writes benches/results/hunt.json and prints the table.
 """
 
@@ -71,8 +72,9 @@ def ours(path: Path, one: Environment, two: Environment) -> dict[str, Any]:
     return {"s": seconds, "bytes": size(path), "said": str(found).splitlines()}
 
 
-def theirs(folder: Path, spec: dict[str, Any], *environments: Environment) -> dict[str, Any]:
+def theirs(folder: Path, spec: dict[str, Any], hashed: str, *environments: Environment) -> dict[str, Any]:
     """The hunt by torch's logs."""
+    folder.mkdir()
     begin = time.perf_counter()
     state = folder / "begin.pt"
     torch.save(hunted.recipe(spec)[0].state_dict(), state)
@@ -83,7 +85,7 @@ def theirs(folder: Path, spec: dict[str, Any], *environments: Environment) -> di
         command = [sys.executable, __file__, "--logs", folder / str(place), state, json.dumps(spec)]
         programs.append(
             subprocess.Popen(
-                [*command, str(environment["threads"])],
+                [*command, str(environment["threads"]), hashed],
                 env={"OMP_WAIT_POLICY": "PASSIVE", "HOME": str(folder)} | variables,
             )
         )
@@ -93,7 +95,7 @@ def theirs(folder: Path, spec: dict[str, Any], *environments: Environment) -> di
     return {"s": seconds, "bytes": size(folder / "0") + size(folder / "1"), "said": said}
 
 
-def logs(folder: Path, state: Path, spec: dict[str, Any], threads: int) -> None:
+def logs(folder: Path, state: Path, spec: dict[str, Any], threads: int, hashed: str) -> None:
     """Trains in this process and saves what torch logs of each step."""
     torch.set_num_threads(threads)
     model, _, step = hunted.recipe(spec)
@@ -102,7 +104,7 @@ def logs(folder: Path, state: Path, spec: dict[str, Any], threads: int) -> None:
     for number, batch in enumerate(hunted.batches(), 1):
         with (
             DebugMode(record_nn_module=True) as mode,
-            DebugMode.log_tensor_hashes(hash_fn=["norm", "hash_tensor"]),
+            DebugMode.log_tensor_hashes(hash_fn=hashed),
         ):
             step(batch, number, lambda **_: None)
         DebugMode.save_logs(mode.logs, folder / f"{number}.json")
@@ -137,21 +139,23 @@ def module(log: list[Any], place: int) -> str | None:
     """The innermost module that was entered and not left before a call."""
     depth = log[place].call_depth
     for call in reversed(log[:place]):
-        if type(call).__name__ == "_AnnotateCall" and call.call_depth < depth:
+        if getattr(call, "header", "") == "nn.Mod" and call.call_depth < depth:
             return str(call.tag)
     return None
 
 
 def measure(spec: dict[str, Any], one: Environment, two: Environment, rounds: int) -> dict[str, Any]:
     """One hunt, so many times by each tool in turn."""
-    recorded, found, logged = [], [], []
+    recorded, found, logged, by_default = [], [], [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             os.environ["COUNTERFOIL_HOME"] = str(folder / "home")
             recorded.append(record(folder / "run", spec))
             found.append(ours(folder / "run", one, two))
-            logged.append(theirs(folder, spec, one, two))
+            logged.append(theirs(folder / "logs", spec, "hash_tensor", one, two))
+            if one["threads"] != two["threads"]:
+                by_default.append(theirs(folder / "logs-by-norm", spec, "norm", one, two)["said"])
     return {
         "record, s": [round(seconds, 2) for seconds in recorded],
         "diff --env, s": [round(each["s"], 1) for each in found],
@@ -160,6 +164,7 @@ def measure(spec: dict[str, Any], one: Environment, two: Environment, rounds: in
         "DebugMode, bytes": [each["bytes"] for each in logged],
         "diff --env said": [each["said"] for each in found],
         "DebugMode said": [each["said"] for each in logged],
+        "DebugMode said with its default hash": by_default,
     }
 
 
@@ -167,11 +172,11 @@ def main() -> None:
     """Hunts for everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--logs", nargs=4)
+    parser.add_argument("--logs", nargs=5)
     arguments = parser.parse_args()
     if arguments.logs:
-        folder, state, spec, threads = arguments.logs
-        logs(Path(folder), Path(state), json.loads(spec), int(threads))
+        folder, state, spec, threads, hashed = arguments.logs
+        logs(Path(folder), Path(state), json.loads(spec), int(threads), hashed)
         return
     hunts = {}
     for name, (spec, one, two) in HUNTS.items():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-STEPS, WIDTH = 6, 300
+STEPS, WIDTH, CLASSES = 6, 512, 10
 
 
 def recipe(spec: dict[str, Any]) -> Any:
@@ -27,7 +27,7 @@ def recipe(spec: dict[str, Any]) -> Any:
         torch.nn.Linear(WIDTH, WIDTH),
         torch.nn.Tanh(),
         torch.nn.Dropout(spec["dropout"]),
-        torch.nn.Linear(WIDTH, 3),
+        torch.nn.Linear(WIDTH, CLASSES),
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 
@@ -51,10 +51,10 @@ def recipe(spec: dict[str, Any]) -> Any:
 
 
 def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs (64, WIDTH) and targets (64, 3) of each step."""
+    """Inputs (64, WIDTH) and targets (64, CLASSES) of each step."""
     draw = torch.Generator().manual_seed(3)
     inputs = [torch.randn(64, WIDTH, generator=draw) for _ in range(STEPS)]
-    return [(x, x[:, :3].sin()) for x in inputs]
+    return [(x, x[:, :CLASSES].sin()) for x in inputs]
 
 
 def main(begin: str, folder: str, *names: str) -> None:
