@@ -131,7 +131,7 @@ bench-ranks: .venv/.extension ## Measure what recording adds to the steps of two
 bench-replay: .venv/.extension ## Measure replaying steps beside training them plainly (4 minutes)
 	$(BIN)/python benches/replay.py
 
-bench-hunt: .venv/.extension ## Measure a hunt for nondeterminism beside torch's DebugMode (8 minutes; ROUNDS=1: less)
+bench-hunt: .venv/.extension ## Measure a hunt for nondeterminism beside torch's DebugMode (12 minutes; ROUNDS=1: 4)
 	$(BIN)/python benches/hunt.py --rounds $(or $(ROUNDS),3)
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
