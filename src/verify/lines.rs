@@ -73,7 +73,7 @@ pub(super) fn signer_line(findings: &Findings, judgement: &Judgement) -> SignerL
     for (key, count) in sessions {
         parts.push(format!("{count} receipts by its session key {key}"));
     }
-    let mut others: Vec<Address> = findings.logs.iter().map(|log| log.worker).collect();
+    let mut others: Vec<Address> = trained(findings).map(|log| log.worker).collect();
     others.retain(|worker| Some(*worker) != findings.owner);
     others.sort();
     others.dedup();

@@ -277,11 +277,9 @@ impl Walk<'_> {
                 size: body.unsigned("size"),
                 root: body.bytes32("root"),
             }),
-            schema::REPLAY => self.replays.push(Replay {
-                place: place.clone(),
-                by: (self.log.worker, self.log.lane),
-                body: body.clone(),
-            }),
+            schema::REPLAY => {
+                self.replays.push(Replay { by: (self.log.worker, self.log.lane), body: body.clone() });
+            }
             schema::ROUND => self.rounds.push((receipt.digest, body.unsigned("round"))),
             schema::AGGREGATION => {
                 let inputs = opened.iter().find(|(name, _)| *name == "inputs");
@@ -483,7 +481,7 @@ impl Walk<'_> {
 
     /// Training goes on behind the last step, or behind an earlier one: then the steps since are no part of it.
     fn resumed(&mut self, body: &Body, place: &str, findings: &mut Findings) {
-        findings.resumed += 1;
+        findings.resumed += u64::from(!self.observes);
         let step = body.unsigned("step");
         if !self.interrupted && step > self.step {
             findings.broken(format!("{place}: step"), format!("at most {}", self.step), step);

@@ -129,7 +129,7 @@ class Child:
         self.begun: list[tuple[Execution, int]] = []
         self._record, self._lives = record, LIVES
         self._given = dict(variables)
-        self._variables: dict[str, str] = {}
+        self._variables = dict(variables)
         self._process: subprocess.Popen[bytes] | None = None
         self._environment: State | None = None
 

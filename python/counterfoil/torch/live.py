@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from counterfoil.torch.collect import State
 
 _FLAGS: tuple[str | int | bool, ...] = (True, False)
+_VARIABLE = re.compile("(?!PYTHON|OMP_NUM_THREADS$|MKL_NUM_THREADS$)[A-Z][A-Z0-9_]*")
 _ALLOWED: dict[str, tuple[str | int | bool, ...]] = {
     "deterministic": _FLAGS,
     "mkldnn": _FLAGS,
@@ -139,8 +141,14 @@ def _checked(wanted: Mapping[str, str | int | bool]) -> tuple[dict[str, Any], di
             )
     variables = {name: str(value) for name, value in wanted.items() if name not in CHOSEN}
     for name, value in variables.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise InvalidInput(f"{name!r} is no environment variable", actual=repr(value), where=name)
+        # What the process would never look at must not pass for an environment that was tried.
+        if _VARIABLE.fullmatch(name) is None or "\0" in value:
+            raise InvalidInput(
+                f"{name!r} is no setting, and no environment variable that the process reads",
+                expected=f"{', '.join(CHOSEN)}, or a variable in capitals",
+                actual=repr(value),
+                where=name,
+            )
     return settings, variables
 
 

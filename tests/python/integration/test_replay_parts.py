@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import counterfoil
-from counterfoil.errors import Refuted
-from counterfoil.torch import replay
+from counterfoil.errors import InvalidInput, Refuted
+from counterfoil.torch import collect, replay
 from counterfoil.torch.demo import lying, mlp
 from counterfoil.torch.execution import Child, Execution, Lane
 from replays import MLP, STEPS, record
@@ -162,6 +162,119 @@ def test_what_the_runs_process_was_told_is_told_to_the_replaying_one(tmp_path):
     )
     seen = report(tmp_path / "run")
     assert seen.steps == (1, 2) and seen.notes == () and seen.refuted == ()
+
+
+MEMORY = """
+import torch
+
+torch_of_the_module = torch.Generator().manual_seed(7)
+
+def recipe(spec):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(batch, number, log):
+        optimizer.zero_grad()
+        (model(batch[0]).sum() * torch.rand((), generator=torch_of_the_module)).backward()
+        optimizer.step()
+
+    return model, optimizer, step
+"""
+
+
+def with_source(path, source, batches, every=1):
+    scope = {}
+    exec(source, scope)
+    file = path.with_suffix(".py")
+    file.write_text(source)
+    with counterfoil.Run.create(path, recipe=file) as run:
+        model, optimizer, step = scope["recipe"](run.spec)
+        recorder = run.attach(model, optimizer, every=every, checkpoint_every=2)
+        for number, batch in enumerate(run.batches(batches), 1):
+            step(batch, number, recorder.log)
+    return path
+
+
+@pytest.mark.parametrize(("steps", "jobs"), [("1:5", 2), ("3,5", 1), ("0:5", 1)])
+def test_what_a_module_keeps_accuses_nobody_however_steps_are_divided(tmp_path, steps, jobs):
+    """A process that executed other steps before is no witness."""
+    path = with_source(tmp_path / "run", MEMORY, [[torch.rand(2, 3)] for _ in range(5)])
+    seen = report(path, steps, jobs=jobs)
+    assert seen.refuted == () and seen.undecided == ()
+
+
+SCHEDULED = """
+import torch
+
+def recipe(spec):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+    def step(batch, number, log):
+        optimizer.zero_grad()
+        (model(batch[0]) * batch[1]).sum().backward()
+        optimizer.step()
+        schedule.step()
+
+    return model, optimizer, step
+"""
+
+
+def test_a_difference_that_cannot_be_confirmed_is_no_accusation(tmp_path):
+    """Its steps cannot be executed from the first checkpoint on, so what the recipe keeps is not known."""
+    batches = [[torch.rand(2, 3), 2.0 if number == 2 else torch.ones(())] for number in range(1, 6)]
+    seen = report(with_source(tmp_path / "run", SCHEDULED, batches), "5")
+    assert seen.refuted == () and "behind what the recipe keeps" in seen.undecided[0]
+
+
+def test_a_run_that_went_on_with_other_settings_is_executed_with_both(tmp_path):
+    """A resume on another machine: its part is executed as that one did."""
+    program = """
+import sys, torch, counterfoil
+from counterfoil.torch.demo import mlp
+from replays import MLP, data
+path, begins = sys.argv[1], sys.argv[2] == "begin"
+run = counterfoil.Run.create(path, spec=MLP, recipe=mlp.__file__) if begins else counterfoil.Run.open(path)
+with run:
+    model, optimizer, step = mlp.recipe(MLP)
+    recorder = run.attach(model, optimizer, every=1, checkpoint_every=2, restore=not begins)
+    loader = torch.utils.data.DataLoader(data(), batch_size=8)
+    first = run.step
+    for number, batch in zip(range(first + 1, first + 3), run.batches(loader)):
+        step(batch, number, recorder.log)
+"""
+    for phase, variables in (("begin", {}), ("again", {"ATEN_CPU_CAPABILITY": "default"})):
+        environment = os.environ | variables | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run([sys.executable, "-c", program, tmp_path / "run", phase], env=environment, check=True)
+    seen = report(tmp_path / "run")
+    assert seen.steps == (1, 2, 3, 4) and seen.refuted == () and seen.undecided == () and seen.notes == ()
+
+
+def test_a_step_is_not_taken_for_known_before_its_checkpoint_was_there(tmp_path):
+    """Weights that were changed between a step and its checkpoint would pass."""
+    for every, whole in ((1, True), ({"parameters": 0}, False)):
+        path = record(tmp_path / f"run{whole}", every=every, steps=3)
+        found = counterfoil.Record(path)
+        lane = Lane(found, *found.lanes[0])
+        assert [lane.is_whole(step) for step in (1, 2, 3)] == [True, True, whole]
+
+
+def test_variables_that_no_process_can_be_started_with_are_left_out(tmp_path, monkeypatch):
+    """They are the prover's words, and must not crash a replay."""
+    real = collect.local_environment
+    monkeypatch.setattr(collect, "local_environment", lambda: real() | {"MKL_CBWR": "x" * 200_000})
+    path = record(tmp_path / "run", steps=2)
+    monkeypatch.undo()
+    seen = report(path, "1")
+    assert seen.refuted == () and any("MKL_CBWR differ" in note for note in seen.notes)
+
+
+def test_no_process_is_no_replay(honest):
+    with pytest.raises(InvalidInput, match="at least one"):
+        report(honest, "1", jobs=0)
 
 
 def test_an_observers_lane_changes_no_line_of_the_run(honest, tmp_path):
