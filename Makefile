@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower planted notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -93,6 +93,9 @@ test-flower: .venv/.extension ## Federated training with Flower, in an environme
 		'pytest>=8.3' 'pytest-timeout>=2.3' 'scikit-learn>=1.5'
 	FLWR_TELEMETRY_ENABLED=0 PYTHONPATH=python target/flower/bin/python -m pytest -q tests/flower \
 		-W default::DeprecationWarning
+
+planted: .venv/.extension ## Plant 372 changes into trainings and locate each (3 minutes; ROUNDS=2 SEED=5 ONLY=gradient-told)
+	PLANTED_ROUNDS=$(or $(ROUNDS),1) PLANTED_SEED=$(or $(SEED),1) PLANTED_ONLY=$(ONLY) $(BIN)/python -m pytest -q tests/planted
 
 notebooks: .venv/.extension ## Execute every notebook
 	@for notebook in $(NOTEBOOKS); do \
