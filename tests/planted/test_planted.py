@@ -51,7 +51,7 @@ def test_a_replay_locates_what_it_can_see(folder, model):
     ]
     # One after the other: all trainings of a process draw from the same generators.
     supposed = [(trial, *planted.supposed(trial, folder)) for trial in trials]
-    control = planted.check_honest(model, "sgd", folder)
+    control, _ = planted.honest(model, "sgd", folder)
     with ThreadPoolExecutor(2) as pool:
         honest = pool.submit(planted.replayed, control)
         wrong = [each for each in pool.map(lambda each: planted.execute(*each), supposed) if each]

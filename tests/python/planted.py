@@ -7,6 +7,7 @@ section 14, and compared here, so that the library is never asked where its own 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import random
 import re
@@ -30,6 +31,8 @@ STEPS, BATCH, SPEC_SEED = 6, 8, 11
 SEED = os.environ.get("PLANTED_SEED", "1")
 ROUNDS = int(os.environ.get("PLANTED_ROUNDS", "1"))
 ONLY = os.environ.get("PLANTED_ONLY", "")
+ORDER = np.arange(BATCH * STEPS).reshape(STEPS, BATCH)
+"""The samples of each step."""
 
 # In a step: a batch is drawn, fed to the recorder, trained on; the optimiser is about to step, has stepped and is shown to
 # the recorder, has been recorded; the step is over. A change stands from one of these moments to another, or stays.
@@ -50,14 +53,14 @@ KINDS = {
     "loss": {"told": None},
     "seed": {"told": None, "weights": None, "done": None},
 }  # fmt: skip
-"""What is planted, and its variants: `told` is a lie that only the record tells, and does not propagate; `covert` one that is
-done and not recorded; `open` and `done` are done and recorded as what came of them."""
+"""What is planted, and its variants: `told` is a lie that only the record tells, which does not propagate; `covert` one
+that is done and not recorded; `open`, `done` and `weights` are done, and what came of them is recorded."""
 
 MEANING = {
     "gradient": "1 ulp of a gradient", "parameter": "1 ulp of a parameter", "state": "1 ulp of the optimiser's state",
-    "buffer": "a buffer tampered with", "rate": "lr x 1.0001", "momentum": "another momentum or beta", "skipped": "a skipped step",
-    "precision": "bf16 for fp32", "draws": "another seed within a step", "batch": "a wrong batch", "swapped": "swapped steps",
-    "loss": "a forged loss", "seed": "another seed",
+    "buffer": "a buffer tampered with", "rate": "lr x 1.0001", "momentum": "another momentum or beta",
+    "skipped": "a skipped step", "precision": "bf16 for fp32", "draws": "another seed within a step",
+    "batch": "a wrong batch", "swapped": "swapped steps", "loss": "a forged loss", "seed": "another seed",
 }  # fmt: skip
 
 STATE = ("parameters", "optimizer", "buffers")
@@ -114,13 +117,14 @@ def trials():
 
 
 def some(count):
-    """So many of them for each kind, as few as there may be: variants, models and optimisers in turn."""
+    """So many of each kind: variants, models and optimisers in turn."""
     models, optimisers = list(planted_recipe.MODELS), list(planted_recipe.OPTIMISERS)
-    return [
-        Trial(kind, list(variants)[(at + number) % len(variants)], models[(at + number) % 3], optimisers[(2 * at + number) % 4])
-        for number, (kind, variants) in enumerate(KINDS.items())
-        for at in range(count)
-    ]  # fmt: skip
+    found = []
+    for number, (kind, variants) in enumerate(KINDS.items()):
+        for at in range(number, number + count):
+            chosen = list(variants)[at % len(variants)], models[at % 3], optimisers[(2 * at - number) % 4]
+            found.append(Trial(kind, *chosen))
+    return found
 
 
 @contextlib.contextmanager
@@ -160,7 +164,7 @@ class Plant:
 
     def order(self, recorded):
         """The samples of all steps, as they are recorded or as they are trained on."""
-        order = np.arange(BATCH * STEPS).reshape(STEPS, BATCH)
+        order = ORDER.copy()
         if self.variant in (("told", "open") if recorded else ("open", "covert")):
             at, to = self.step - 1, self.other - 1
             if self.kind == "batch":
@@ -260,20 +264,17 @@ class Training:
 
     def __init__(self, path, spec, plant=None, *, stores=True):
         self.plant, self.shown, self.step = plant, [], 0
-        kind, variant = (plant.kind, plant.variant) if plant else ("", "")
-        is_other = kind == "seed"
+        is_other = plant is not None and plant.kind == "seed"
         self.model, self.optimizer, step = planted_recipe.recipe(spec)
         randomness = torch.get_rng_state()
         if is_other:
             plant.place = {"step": 0, "kind": "checkpoint", "field": "parameters"}
             honest = self.kept()
-            self.put((self.weights(spec | {"seed": plant.number}), {}))
-            if variant != "done":
+            other, *_ = planted_recipe.recipe(spec | {"seed": plant.number})
+            self.put((dict(other.named_parameters()), {}))
+            if plant.variant != "done":
                 torch.set_rng_state(randomness)
-        recorded, used = (
-            plant.order(each) if plant else np.arange(BATCH * STEPS).reshape(STEPS, BATCH)
-            for each in (True, False)
-        )
+        recorded, used = (plant.order(each) if plant else ORDER for each in (True, False))
         loader = DataLoader(data(), batch_sampler=self.drawn(recorded))
         # Not before: what is imported with the first optimiser and the first data of a process draws from these.
         random.seed(0)
@@ -286,18 +287,17 @@ class Training:
             self.recorder = run.attach(
                 self.model, self.optimizer, every=1, checkpoint_every=1, store_gradients=stores
             )
-            if is_other and variant == "told":
+            if is_other and plant.variant == "told":
                 self.put(honest)
             self.optimizer.register_step_pre_hook(self.begin)
             first = self.optimizer.register_step_post_hook(self.show)
             self.optimizer._optimizer_step_post_hooks.move_to_end(first.id, last=False)
             self.optimizer.register_step_post_hook(lambda *_: self.moment("after"))
             for batch in run.batches(loader):
-                randomness = torch.get_rng_state()
                 self.recorded = {
                     "batch": arrays({str(at): each for at, each in enumerate(batch)}),
                     "samples": {"0/index": recorded[self.step - 1]},
-                    "randomness": {"torch": randomness.numpy().copy()},
+                    "randomness": arrays(self.field("randomness")),
                 }
                 self.moment("fed")
                 trained = tuple(data()[used[self.step - 1]])
@@ -307,27 +307,12 @@ class Training:
                 rest = {field: arrays(self.field(field)) for field in ("hyperparameters", "randomness")}
                 self.shown.append((self.step, "checkpoint", states | rest))
 
-    @staticmethod
-    def weights(spec):
-        return {
-            name: value.detach().clone() for name, value in planted_recipe.recipe(spec)[0].named_parameters()
-        }
-
     def drawn(self, order):
-        """A sampler of batches."""
-        outer = self
-
-        class Order:
-            def __iter__(self):
-                for places in order.tolist():
-                    outer.step += 1
-                    outer.moment("drawn")
-                    yield places
-
-            def __len__(self):
-                return len(order)
-
-        return Order()
+        """Samples of batches; each is asked for before it is recorded."""
+        for places in order.tolist():
+            self.step += 1
+            self.moment("drawn")
+            yield places
 
     def moment(self, name):
         if self.plant:
@@ -382,7 +367,7 @@ class Training:
     def put(self, kept):
         self.optimizer.state.clear()
         for name, parameter in self.parameters().items():
-            parameter.data.copy_(kept[0][name])
+            parameter.data.copy_(kept[0][name].detach())
             if kept[1].get(name):
                 self.optimizer.state[parameter] = {k: v.clone() for k, v in kept[1][name].items()}
 
@@ -455,7 +440,7 @@ def refuted_updates(shown, spec):
     Only of steps that went on from the state which the checkpoint before them showed.
     """
     found = set()
-    for (_, _, before), (step, kind, fields) in zip(shown, shown[1:], strict=False):
+    for (_, _, before), (step, kind, fields) in itertools.pairwise(shown):
         if kind != "step" or any(
             first_difference([(step, "step", fields["before"])], [(step, "step", before)], {"step": (field,)})
             for field in ("parameters", "optimizer")
@@ -656,44 +641,28 @@ def check_honest(model, optimiser, folder):
     verdict = counterfoil.verify(again)
     executed = f"the optimiser's update of {STEPS} steps was executed again from stored gradients, bit-exact"
     assert verdict.status == "verified" and executed in verdict.notes, verdict
-    return again
 
 
 def table():
     """The counts of this process, as a table."""
     lines = [
-        f"seed {SEED}, {STEPS} steps of {BATCH} images; {len(planted_recipe.MODELS)} models: {', '.join(planted_recipe.MODELS)}; "
-        f"{len(planted_recipe.OPTIMISERS)} optimisers: {', '.join(planted_recipe.OPTIMISERS)}",
+        f"seed {SEED}; {STEPS} steps of {BATCH} images; {len(planted_recipe.MODELS)} models: "
+        f"{', '.join(planted_recipe.MODELS)}; {len(planted_recipe.OPTIMISERS)} optimisers: "
+        f"{', '.join(planted_recipe.OPTIMISERS)}",
         "",
         "| planted | variant | `diff` | `verify` alone | `replay` |",
         "|---|---|---|---|---|",
     ]
-    total = Counter()
 
-    def cell(method, counts):
-        right, wrong, unseen = (counts[outcome] for outcome in ("located", "wrong", "unseen"))
-        total.update({(method, outcome): counts[outcome] for outcome in ("located", "wrong", "unseen")})
-        shown = f"{right} / {right + wrong}" if right + wrong else "-"
-        return shown + (f" ({unseen} cannot be seen)" if unseen else "")
-
-    def row(kind, variant):
-        counts = {
-            method: Counter(
-                {outcome: known[kind, variant, outcome] for outcome in ("located", "wrong", "unseen")}
+    def cells(keys):
+        for counts in TABLE.values():
+            right, wrong, unseen = (
+                sum(counts[*key, outcome] for key in keys) for outcome in ("located", "wrong", "unseen")
             )
-            for method, known in TABLE.items()
-        }
-        return [cell(method, each) for method, each in counts.items()], any(
-            map(Counter.total, counts.values())
-        )
+            shown = f"{right} / {right + wrong}" if right + wrong else "-"
+            yield shown + (f" ({unseen} cannot be seen)" if unseen else "")
 
-    for kind, variants in KINDS.items():
-        for variant in variants:
-            cells, is_tried = row(kind, variant)
-            if is_tried:
-                lines.append(f"| {MEANING[kind]} | {variant} | {' | '.join(cells)} |")
-    sums = [
-        cell(method, Counter({outcome: total[method, outcome] for outcome in ("located", "wrong", "unseen")}))
-        for method in TABLE
-    ]
-    return [*lines, f"| all | | {' | '.join(sums)} |"]
+    keys = [(kind, variant) for kind, variants in KINDS.items() for variant in variants]
+    for kind, variant in keys:
+        lines.append(f"| {MEANING[kind]} | {variant} | {' | '.join(cells([(kind, variant)]))} |")
+    return [*lines, f"| all | | {' | '.join(cells(keys))} |"]
