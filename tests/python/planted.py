@@ -549,13 +549,6 @@ def honest(model, optimiser, folder):
     return path, Training(path, Trial("", "", model, optimiser).spec).shown
 
 
-def plant(trial, folder):
-    """Records the training of a trial; returns its folder, what it showed, and the place by construction."""
-    path, change = Path(folder) / str(trial), Plant(trial)
-    shown = Training(path, trial.spec, change).shown
-    return path, shown, change.place | {"step": change.place.get("step", change.step)}
-
-
 TABLE = {method: Counter() for method in ("diff", "verify", "replay")}
 """Of each kind, variant and method, how many trials were located, and how many it cannot see."""
 
@@ -563,11 +556,17 @@ TABLE = {method: Counter() for method in ("diff", "verify", "replay")}
 def compare(trial, folder):
     """What is wrong with what `diff` and `verify` say of a trial's record."""
     first, shown = honest(trial.model, trial.optimiser, folder)
-    path, lying, known = plant(trial, folder)
+    path, change = Path(folder) / str(trial), Plant(trial)
+    lying = Training(path, trial.spec, change).shown
+    known = {"step": change.step} | change.place
     place = first_difference(shown, lying)
     assert place is not None, f"{trial}: the change left no trace in what was shown"
     for name, value in known.items():
         assert getattr(place, name) == value, f"{trial}: {place} is not where {known} was planted"
+    if trial.variant == "told":
+        last = max(place.step, change.other)
+        behind = [[each for each in training if each[0] > last] for training in (shown, lying)]
+        assert first_difference(*behind) is None, f"{trial}: a lie that only the record tells has propagated"
     wrong = [located(counterfoil.diff(first, path).first, place)]
     count(trial, "diff", not wrong[0])
     expected, named = refuted_updates(lying, trial.spec), verified_updates(path)
