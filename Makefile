@@ -94,7 +94,7 @@ test-flower: .venv/.extension ## Federated training with Flower, in an environme
 	FLWR_TELEMETRY_ENABLED=0 PYTHONPATH=python target/flower/bin/python -m pytest -q tests/flower \
 		-W default::DeprecationWarning
 
-planted: .venv/.extension ## Plant 372 changes into trainings and locate each (3 minutes; ROUNDS=2 SEED=5 ONLY=gradient-told)
+planted: .venv/.extension ## Plant 372 changes into trainings and locate each (4 minutes; ROUNDS=2 SEED=5 ONLY=gradient-told)
 	PLANTED_ROUNDS=$(or $(ROUNDS),1) PLANTED_SEED=$(or $(SEED),1) PLANTED_ONLY=$(ONLY) $(BIN)/python -m pytest -q tests/planted
 
 notebooks: .venv/.extension ## Execute every notebook
