@@ -248,6 +248,7 @@ def test_a_block_decides_what_is_sampled(tmp_path):
     with pytest.raises(InvalidInput, match="one lane"):
         replay(path, "beacon:2", recipe=pin, chain=chain)
     with counterfoil.Run.open(path) as again:
+        again.record_policy(6, {})
         again.record_step(6, {"gradients": counterfoil.commit_tensors({"a": torch.ones(1)})})
     with pytest.raises(InvalidInput, match="not gone on with"):
         chain.beacon(counterfoil.Record(path))

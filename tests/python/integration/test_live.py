@@ -12,6 +12,7 @@ import torch
 import counterfoil
 import hunted
 import oracle
+import replays
 from counterfoil import cli
 from counterfoil.errors import InvalidInput
 from counterfoil.torch import diff_live
@@ -283,3 +284,11 @@ def test_the_command_leaves_variables_as_text(plain):
     assert cli._environment("deterministic=true,FLAG=true,threads=2,mkldnn=false") == {
         "deterministic": True, "FLAG": "true", "threads": 2, "mkldnn": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["thread", "Threads", "", "OMP_NUM_THREADS", "PYTHONHASHSEED", "a=b"])
+def test_a_setting_that_nothing_reads_is_refused(tmp_path, name):
+    """A misspelt setting would find no difference, and look like an environment that was tried."""
+    path = replays.record(tmp_path / "run", steps=1)
+    with pytest.raises(InvalidInput, match="no setting"):
+        diff_live(path, {name: "2"}, run_untrusted=True)
