@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -161,7 +161,7 @@ class Child:
         self._process, self._environment, self.stands = None, None, None
         self.begun.clear()
 
-    def send(self, message: bytes, seconds: float) -> None:
+    def send(self, message: Iterable[memoryview], seconds: float) -> None:
         """Sends a request, to a new process if the last one ended.
 
         Raises:

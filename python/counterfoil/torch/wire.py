@@ -14,7 +14,7 @@ import re
 import select
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,8 +37,8 @@ def from_bytes(tag: str, shape: list[int] | tuple[int, ...], data: bytes | bytea
     return flat.reshape(tuple(shape))
 
 
-def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> bytes:
-    """One message of JSON values and named states."""
+def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> list[memoryview]:
+    """One message of JSON values and named states, in pieces: the tensors' are their own memory."""
     listing: dict[str, list[list[Any]]] = {}
     parts = []
     for field, state in states.items():
@@ -46,9 +46,10 @@ def encode(header: Mapping[str, Any], states: Mapping[str, State]) -> bytes:
         for name, value in state.items():
             tag, shape, flat, target = describe(name, value)[:4]
             listing[field].append([name, None, target] if flat is None else [name, tag, list(shape)])
-            parts.append(b"" if flat is None else flat.tobytes())
+            # An empty array cannot be cast.
+            parts += [] if flat is None or not flat.size else [flat.reshape(-1).view("u1").data]
     head = json.dumps({"header": dict(header), "states": listing}).encode()
-    return struct.pack(">I", len(head)) + head + b"".join(parts)
+    return [memoryview(struct.pack(">I", len(head)) + head), *parts]
 
 
 class Pipe:
@@ -64,7 +65,7 @@ class Pipe:
 
                 fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, PIECE)
 
-    def send(self, message: bytes, seconds: float | None = None) -> None:
+    def send(self, message: Iterable[memoryview], seconds: float | None = None) -> None:
         """Writes a message.
 
         Raises:
@@ -72,10 +73,10 @@ class Pipe:
             OSError: The other side is gone.
         """
         end = None if seconds is None else time.monotonic() + seconds
-        view = memoryview(message)
-        while view:
-            _wait([], [self._write], end)
-            view = view[os.write(self._write, view[:PIECE]) :]
+        for view in message:
+            while view:
+                _wait([], [self._write], end)
+                view = view[os.write(self._write, view[:PIECE]) :]
 
     def receive(self, limit: int, seconds: float | None = None) -> tuple[dict[str, Any], dict[str, State]]:
         """Reads one message of at most `limit` tensor bytes.
@@ -110,19 +111,16 @@ class Pipe:
         return header, states
 
     def _exactly(self, count: int, end: float | None) -> bytearray:
-        found = bytearray()
-        while len(found) < count:
-            # Memory is taken for what has come: the length is the other side's word.
-            begin, size = len(found), min(count - len(found), max(len(found), PIECE))
-            found.extend(bytes(size))
-            with memoryview(found) as whole:
-                while begin < len(found):
-                    _wait([self._read], [], end)
-                    with whole[begin:] as room:
-                        read = os.readv(self._read, [room])
-                    if read == 0:
-                        raise EOFError("the other side is gone")
-                    begin += read
+        # Memory that nobody has written to costs nothing, and no length is believed beyond the limit.
+        found, begin = bytearray(count), 0
+        with memoryview(found) as whole:
+            while begin < count:
+                _wait([self._read], [], end)
+                with whole[begin:] as room:
+                    read = os.readv(self._read, [room])
+                if read == 0:
+                    raise EOFError("the other side is gone")
+                begin += read
         return found
 
 
