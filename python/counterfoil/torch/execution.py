@@ -422,18 +422,22 @@ class Execution:
         header = {"step": number, "spec": self._record.spec, "contribution": shared, "wanted": sorted(wanted)}
         self.child.send(wire.encode(self._environment | header, {**states, **inputs}), self._timeout)
 
-    def compare(self, number: int, computed: dict[str, State]) -> None:
+    def compare(self, number: int, computed: dict[str, State]) -> bool:
         """Compares what the child computed with the receipts of a step and of the checkpoints behind it.
+
+        Returns:
+            Whether they speak of what the step computed; of a step that is recorded sparsely they may not.
 
         Raises:
             NotReplayable: It cannot be compared.
             Differs: A field came out differently.
         """
         receipt = self.lane.steps[number]
-        self._compare(receipt, self._record.opened(receipt), computed)
+        compared = self._compare(receipt, self._record.opened(receipt), computed)
         if not self.lane.is_shared(number):
             for checkpoint in self.lane.ends.get(number, []):
-                self._compare(checkpoint, self._record.opened(checkpoint), computed)
+                compared |= self._compare(checkpoint, self._record.opened(checkpoint), computed)
+        return bool(compared & {"gradients", "parameters", "contribution"})
 
     def _take_environment(self, checkpoint: Receipt) -> bool:
         """Computes from here on as the run did from this checkpoint; returns whether in a process without a state."""
@@ -492,7 +496,7 @@ class Execution:
             raise NotReplayable(f"{entry.name} of {where} is missing or is not what was signed")
         return wire.from_bytes(entry.dtype, entry.shape, content)
 
-    def _compare(self, receipt: Receipt, opened: dict[str, Opened], computed: dict[str, State]) -> None:
+    def _compare(self, receipt: Receipt, opened: dict[str, Opened], computed: dict[str, State]) -> set[str]:
         number, compared = receipt.fields["step"], set()
         # A checkpoint at the end of a run may stand behind a scheduler's step; its state does not.
         of_step = OWN if any(receipt.fields.get("contribution", b"")) else COMPARED
@@ -534,10 +538,9 @@ class Execution:
             )
             is_same = self._same_machine or field == "hyperparameters"
             raise Differs(found, computed, None if is_same else self.machine)
-        if {"parameters"} & compared:
+        if "parameters" in compared:
             self._agreed = number
-        if receipt.kind == "step" and not compared & {"gradients", "parameters", "contribution"}:
-            raise NotReplayable("neither gradients nor parameters are recorded")
+        return compared
 
     def _both(self, field: str, opened: Opened, computed: dict[str, State]) -> tuple[Commitment, Commitment]:
         """What was recorded and what was computed; of metrics, those that the recipe computes."""

@@ -156,7 +156,8 @@ def _compared(side: Execution, number: int, states: list[dict[str, State]]) -> D
     """Where a step's executions first differ, in the order in which data flow, or one differs from the record."""
     if len(states) == 1:
         try:
-            side.compare(number, states[0])
+            if not side.compare(number, states[0]):
+                raise NotReplayable("neither gradients nor parameters are recorded")
         except Differs as differs:
             return differs.found
         return None

@@ -245,7 +245,12 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
     """Executes a part's steps; yields when one of them is done, whatever came of it."""
     lane, child, left = part.lane, execution.child, list(part.steps)
 
-    def passed(computed: dict[str, State]) -> None:
+    def passed(computed: dict[str, State], *, is_recorded: bool = True) -> None:
+        if not is_recorded:
+            part.notes.append(
+                f"{lane.prefix}step {left[0]} not replayed: neither gradients nor parameters are recorded"
+            )
+            return
         part.proven.add(execution.machine)
         if lane.is_shared(left[0]):
             part.contributed.append(left[0])
@@ -265,9 +270,9 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
                 end = next((one for one, other in pairs if lane.start(other) > one), left[-1])
                 with contextlib.closing(execution.steps(left[0], end)) as steps:
                     for number, computed in steps:
-                        execution.compare(number, computed)
+                        is_recorded = execution.compare(number, computed)
                         if number == left[0]:
-                            passed(computed)
+                            passed(computed, is_recorded=is_recorded)
                             if number < end:
                                 left.pop(0)
                                 yield

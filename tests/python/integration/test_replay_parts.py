@@ -272,6 +272,17 @@ def test_variables_that_no_process_can_be_started_with_are_left_out(tmp_path, mo
     assert seen.refuted == () and any("MKL_CBWR differ" in note for note in seen.notes)
 
 
+def test_steps_that_say_nothing_are_passed_through_and_not_counted(tmp_path):
+    """A budget makes gradients rare: the steps between must not keep the others from being replayed."""
+    sparse = {"gradients": 2, "parameters": 0, "optimizer": 0, "buffers": 0}
+    path = record(tmp_path / "run", every=sparse, steps=5)
+    seen = report(path, "1:2,4")
+    assert seen.steps == (2, 4) and seen.refuted == ()
+    assert seen.notes == ("step 1 not replayed: neither gradients nor parameters are recorded",)
+    (mismatch,) = report(record(tmp_path / "liar", lie=lying(1), every=sparse, steps=5), "2").refuted
+    assert (mismatch.step, mismatch.field) == (2, "gradients")
+
+
 def test_no_process_is_no_replay(honest):
     with pytest.raises(InvalidInput, match="at least one"):
         report(honest, "1", jobs=0)
