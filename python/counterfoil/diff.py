@@ -32,7 +32,8 @@ class Difference:
     """Where two records first differ.
 
     Attributes:
-        lane: Worker and lane, `0x../0`; those of both records, with a bar between, where they are not equal.
+        lane: Worker and lane, `0x../0`; those of both records, with a bar between, where they are not equal. Of a
+            replay `0x.. lane 0`, empty where there is one lane.
         step: Number of the step or round; 0 before the first.
         kind: Kind of the receipt, or `lane` when only one record has the lane.
         field: The receipt's field; empty when only one record has the receipt.
