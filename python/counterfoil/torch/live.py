@@ -19,7 +19,8 @@ from counterfoil.diff import Comparison, Difference, between, diagnose
 from counterfoil.errors import InvalidInput, NotFound
 from counterfoil.lookup import environment
 from counterfoil.torch.child import CHOSEN
-from counterfoil.torch.execution import COMPARED, Child, Differs, Execution, Lane, NotReplayable
+from counterfoil.torch.execution import COMPARED, Differs, Execution, Lane
+from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.replay import check_recipe
 
 if TYPE_CHECKING:

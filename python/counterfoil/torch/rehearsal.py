@@ -15,7 +15,8 @@ from typing import Any
 from counterfoil import Key, Record, Run
 from counterfoil.errors import InvalidInput
 from counterfoil.lookup import Finding
-from counterfoil.torch.execution import Child, Differs, Execution, Lane, NotReplayable
+from counterfoil.torch.execution import Differs, Execution, Lane
+from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.recipes import locked, pins
 
 SECONDS = 120.0

@@ -22,7 +22,8 @@ from counterfoil.attest import OTHER, SAME, Attestation
 from counterfoil.diff import Difference
 from counterfoil.errors import InvalidInput
 from counterfoil.sampling import choose, draw, odds, sampled
-from counterfoil.torch.execution import Child, Differs, Execution, Lane, Machine, NotReplayable
+from counterfoil.torch.execution import Differs, Execution, Lane, Machine
+from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.recipes import locked
 from counterfoil.verify import Mismatch, ReplayReport
 

@@ -15,7 +15,8 @@ import counterfoil
 from counterfoil.errors import InvalidInput, Refuted
 from counterfoil.torch import collect, replay
 from counterfoil.torch.demo import lying, mlp
-from counterfoil.torch.execution import Child, Execution, Lane
+from counterfoil.torch.execution import Execution, Lane
+from counterfoil.torch.process import Child
 from replays import MLP, STEPS, record
 from training import reason_of
 
