@@ -143,12 +143,15 @@ class Execution:
         if self.child.begun == [(self, first)]:
             raise differs
         self.child.end()
+        step = differs.found.step
         try:
-            return self.reach(differs.found.step, start=first)
+            # Of a step of several ranks none before it is executed to its end.
+            if self.lane.is_shared(step) and self.lane.start(step) != first:
+                raise NotReplayable("what the recipe keeps is not known")
+            return self.reach(step, start=first)
         except NotReplayable as reason:
             if reason.fatal:
                 self.child.fail()
-            # What the recipe keeps is not known, and of a step of several ranks none before it is executed.
             raise Differs(differs.found, differs.computed, UNCONFIRMED) from None
 
     def reach(self, step: int, *, start: int | None = None) -> dict[str, State]:
@@ -240,16 +243,18 @@ class Execution:
             self.child.end()
 
     def _request(self, number: int, states: Mapping[str, State]) -> None:
-        if number - 1 in self.lane.restarts and not states:
-            # Its state is the one that was reached, or verification had refuted it.
-            checkpoint = self.lane.starts[number - 1]
-            if self._take_environment(checkpoint):
-                states = self._restored(checkpoint)
-                self.child.begun.append((self, number - 1))
-        if number - 1 in self.lane.steps and self.lane.is_shared(number - 1) and not states:
+        before = self.lane.starts.get(number - 1)
+        # The state that was reached is not the run's where other ranks had a part in it.
+        shared = number - 1 in self.lane.steps and self.lane.is_shared(number - 1)
+        if shared and before is None:
             raise NotReplayable(
                 f"no checkpoint stands between steps {number - 1} and {number} of several ranks"
             )
+        # Behind a resume it is, or verification had refuted it; a new process does not have it.
+        is_restart = before is not None and number - 1 in self.lane.restarts
+        if not states and before is not None and (shared or (is_restart and self._take_environment(before))):
+            states = self._restored(before)
+            self.child.begun.append((self, number - 1))
         if number not in self.lane.steps:
             raise NotReplayable(f"step {number} is not shown")
         receipt = self.lane.steps[number]
