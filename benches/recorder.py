@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from bench import HERE, machine
+from replayed import Transformer
 
 import counterfoil
 
@@ -29,24 +30,6 @@ LEVELS: dict[str, dict[str, Any]] = {
     "all": {"every": 1, "checkpoint_every": 0},
     "budget 2 %": {"every": 1, "checkpoint_every": 50, "budget": 0.02},
 }
-
-
-class Transformer(torch.nn.Module):
-    """Predicts the next token."""
-
-    def __init__(self, width: int, layers: int, vocabulary: int) -> None:
-        super().__init__()
-        self.embed = torch.nn.Embedding(vocabulary, width)
-        layer = torch.nn.TransformerEncoderLayer(width, width // 64, 4 * width, dropout=0.0, batch_first=True)
-        self.layers = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.head = torch.nn.Linear(width, vocabulary, bias=False)
-        self.head.weight = self.embed.weight
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Scores (batch, tokens, vocabulary)."""
-        mask = torch.nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
-        scores: torch.Tensor = self.head(self.layers(self.embed(tokens), mask=mask, is_causal=True))
-        return scores
 
 
 def mlp(*hidden: int) -> torch.nn.Module:
