@@ -218,22 +218,27 @@ class Execution:
         for number in range(at + 1, last + 1):
             computed = self.child.receive(self._limit, self._timeout)
             failed: NotReplayable | None = None
-            if number < last:
+            # Where the next step begins with a stored state, its environment must not judge this one.
+            restores = number in self.lane.restarts or self.lane.is_shared(number)
+            is_ahead = number < last and not restores
+            if is_ahead:
                 try:
                     self._request(number + 1, {})
                 except NotReplayable as reason:
                     failed = reason
-            else:
+            elif number == last:
                 self.child.stands = (self, number)
             try:
                 yield number, computed
             except GeneratorExit:
                 self.child.stands = None
-                if number < last and failed is None:
+                if is_ahead and failed is None:
                     self._pass_over()
                 raise
             if failed is not None:
                 raise failed
+            if number < last and restores:
+                self._request(number + 1, {})
 
     def _pass_over(self) -> None:
         """Takes the answer to a request that nobody needs any more."""

@@ -219,8 +219,8 @@ def _run(record: Record, parts: list[Part], jobs: int, settings: Settings) -> No
                     settings.progress(done, total)
                 if place > until:
                     break
-            if part.refuted:
-                until = min(until, place)
+            with lock:
+                until = min(until, place if part.refuted else until)
         except BaseException:
             until = -1
             raise

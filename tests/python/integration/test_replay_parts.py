@@ -254,6 +254,27 @@ with run:
     assert seen.steps == (1, 2, 3, 4) and seen.refuted == () and seen.undecided == () and seen.notes == ()
 
 
+def test_the_environment_behind_a_resume_judges_no_step_before_it(tmp_path, monkeypatch):
+    """The last step on another machine would be held against a run that went on here."""
+    path, real = tmp_path / "run", collect.local_environment
+    for lie, extra in ((lying(1), {"cpu_capability": "ABACUS"}), (None, {})):
+        monkeypatch.setattr(collect, "local_environment", lambda extra=extra: real() | extra)
+        run = counterfoil.Run.open(path) if path.exists() else None
+        begins = run is None
+        with run or counterfoil.Run.create(path, spec=MLP, recipe=mlp.__file__) as run:
+            model, optimizer, step = mlp.recipe(MLP)
+            recorder = run.attach(model, optimizer, every=1, checkpoint_every=2, restore=not begins)
+            if lie is not None:
+                lie(optimizer)
+            number = run.step + 1
+            for batch in run.batches([[torch.rand(8, 8, 8), torch.zeros(8, dtype=torch.int64)]]):
+                step(batch, number, recorder.log)
+    monkeypatch.undo()
+    seen = report(path, "1:2")
+    assert seen.refuted == () and "step 1 differs" in seen.undecided[0]
+    assert seen.steps == (2,)
+
+
 def test_a_step_is_not_taken_for_known_before_its_checkpoint_was_there(tmp_path):
     """Weights that were changed between a step and its checkpoint would pass."""
     for every, whole in ((1, True), ({"parameters": 0}, False)):
