@@ -1,0 +1,108 @@
+"""Attacks on the evidence of a training: each goes through where its defence is off, and is caught where it is on.
+
+One module each. `mount` does the attack, or with `honest` what an honest party does in its place; `undefended` and
+`defended` judge the outcome without and with the defence, and return None when they accept it, else what they found.
+An attack is caught when the first accepts it, the second does not, and the second accepts the honest party.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from counterfoil.attacks import forged_loss
+from counterfoil.attacks.unmounted import UNMOUNTED
+from counterfoil.errors import InvalidInput
+
+
+class Attack(Protocol):
+    """What a module of this package holds; the first line of its docstring says what the attacker does."""
+
+    __name__: str
+    __doc__: str | None
+    LAYER: str
+    """The defence, by the name of the function or command that holds it."""
+
+    def mount(self, folder: Path, *, honest: bool) -> Any:
+        """Does the attack, or what an honest party does instead, in an empty folder; returns what is judged."""
+
+    def undefended(self, case: Any, /) -> str | None:
+        """Judges without the defence; None when it accepts."""
+
+    def defended(self, case: Any, /) -> str | None:
+        """Judges with the defence; None when it accepts, else what it found."""
+
+
+ATTACKS: tuple[Attack, ...] = (forged_loss,)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of an attack.
+
+    Attributes:
+        name: Of the attack: its module's, with hyphens.
+        outcome: `caught`; `not caught`; `open` or `out of scope`, when nothing was tried; `broken` when the attack is
+            none or its defence refuses an honest party as well.
+        layer: The defence.
+        seconds: What the defence took to judge the attack.
+        found: What the defence found, or why nothing was tried.
+        summary: What the attacker does.
+    """
+
+    name: str
+    outcome: str
+    layer: str
+    seconds: float | None
+    found: str
+    summary: str
+
+
+def scoreboard(folder: Path, names: Sequence[str] = ()) -> Iterator[Row]:
+    """Mounts attacks below an empty folder and yields what came of each, then those that are not mounted.
+
+    Args:
+        folder: Where runs are recorded.
+        names: Of some attacks; none for all.
+
+    Raises:
+        InvalidInput: No attack has such a name.
+    """
+    known = {name_of(attack): attack for attack in ATTACKS}
+    unknown = sorted({*names} - {*known})
+    if unknown:
+        raise InvalidInput("no such attack", expected=", ".join(sorted(known)), actual=", ".join(unknown))
+    for name, attack in known.items():
+        if not names or name in names:
+            yield row(attack, folder / name)
+    if not names:
+        for name, outcome, reason in UNMOUNTED:
+            yield Row(name, outcome, "", None, reason, "")
+
+
+def row(attack: Attack, folder: Path) -> Row:
+    """Mounts one attack, and the honest deed beside it, and judges both."""
+    (folder / "attack").mkdir(parents=True)
+    (folder / "honest").mkdir()
+    case = attack.mount(folder / "attack", honest=False)
+    noticed = attack.undefended(case)
+    begun = time.perf_counter()
+    found = attack.defended(case)
+    seconds = time.perf_counter() - begun
+    accused = attack.defended(attack.mount(folder / "honest", honest=True))
+    summary = (attack.__doc__ or "").partition("\n")[0]
+    broken = None
+    if noticed is not None:
+        broken = f"it is seen without the defence: {noticed}"
+    elif accused is not None:
+        broken = f"the defence refuses an honest party: {accused}"
+    outcome = "broken" if broken else "not caught" if found is None else "caught"
+    return Row(name_of(attack), outcome, attack.LAYER, seconds, broken or found or "", summary)
+
+
+def name_of(attack: Attack) -> str:
+    """An attack's name: its module's last part, with hyphens."""
+    return attack.__name__.rpartition(".")[2].replace("_", "-")
