@@ -70,6 +70,9 @@ class ReplayReport:
         notes: Remarks: steps that could not be replayed and why, how the child was confined.
         undecided: Findings that neither refute the run nor let it count as verified.
         begins: Whether the recipe makes the state from which the run began.
+        tolerated: Steps that differ in bits, on another kind of machine, and lie within its tolerance.
+        not_seen: What that tolerance hides.
+        thresholds: Digest of the calibration; None without one.
     """
 
     steps: tuple[int, ...]
@@ -77,6 +80,9 @@ class ReplayReport:
     notes: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     begins: bool = False
+    tolerated: tuple[int, ...] = ()
+    not_seen: tuple[str, ...] = ()
+    thresholds: str | None = None
 
 
 class Verdict:
@@ -195,6 +201,9 @@ def verify(
         "notes": list(replay.notes) if replay else [],
         "undecided": list(replay.undecided) if replay else [],
         "begins": bool(replay and replay.begins),
+        "tolerated": len(replay.tolerated) if replay else 0,
+        "not_seen": list(replay.not_seen) if replay else [],
+        "thresholds": replay.thresholds if replay else None,
         "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
         "now": int(time.time()),
     }

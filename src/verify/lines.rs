@@ -208,12 +208,21 @@ pub(super) fn transition_line(findings: &Findings, judgement: &Judgement) -> Tra
     let steps = findings.steps;
     let recipe_pinned =
         judgement.recipe.is_some_and(|pinned| pinned != Digest::ZERO && pinned == findings.recipe);
-    let state = match (judgement.mismatches.first(), judgement.replayed.min(steps)) {
-        (Some(edge), _) => format!("refuted by replay at {}", edge.edge),
+    let replayed = judgement.replayed.min(steps);
+    let tolerated = judgement.tolerated.min(steps - replayed);
+    let state = match judgement.mismatches.first() {
+        Some(edge) => format!("refuted by replay at {}", edge.edge),
         // A recipe that nobody pinned could hand back what was recorded.
-        (None, replayed) if replayed > 0 && recipe_pinned => {
+        None if replayed + tolerated > 0 && recipe_pinned => {
             let begins = if judgement.begins { ", from the state that the recipe makes" } else { "" };
-            format!("replayed {replayed} of {steps} by you, bit-exact{begins}")
+            let exact = format!("replayed {replayed} of {steps} by you, bit-exact{begins}");
+            let within = format!("within tolerance {tolerated} of {steps} by you");
+            let hidden = format!("not seen: {}", judgement.not_seen.join("; "));
+            match (replayed, tolerated) {
+                (_, 0) => exact,
+                (0, _) => format!("{within} ({hidden})"),
+                _ => format!("{exact}; {within} ({hidden})"),
+            }
         }
         _ if steps == 0 => "not checked: no step is shown".to_string(),
         _ => format!("structural ({})", weakest(findings.weakest.unwrap_or_default())),
@@ -229,7 +238,9 @@ pub(super) fn transition_line(findings: &Findings, judgement: &Judgement) -> Tra
         line.push_str(&format!("; attested: {attested} steps by {by} others, unpinned"));
     }
     TransitionLine {
-        replayed: judgement.replayed.min(steps),
+        replayed,
+        tolerated,
+        thresholds: judgement.thresholds,
         steps,
         begins: judgement.begins && recipe_pinned,
         attested: findings.attested,

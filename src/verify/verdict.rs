@@ -19,7 +19,7 @@ pub struct Requirement {
     pub time: bool,
     /// Parameters are committed at least every so many steps.
     pub parameters_every: Option<u32>,
-    /// At least so many steps were replayed bit for bit.
+    /// At least so many steps were replayed, bit for bit or within a tolerance that the verifier chose.
     pub replayed: u64,
 }
 
@@ -75,6 +75,10 @@ pub struct TimeLine {
 pub struct TransitionLine {
     /// Steps that the verifier replayed bit for bit.
     pub replayed: u64,
+    /// Steps that the verifier executed on another kind of machine and that lie within its tolerance.
+    pub tolerated: u64,
+    /// Digest of the thresholds.
+    pub thresholds: Option<Digest>,
     /// Steps recorded.
     pub steps: u64,
     /// Whether the verifier saw the recipe make the state from which the run began.
@@ -130,6 +134,12 @@ pub struct Judgement {
     pub recipe: Option<Digest>,
     /// Steps replayed bit for bit by this verifier.
     pub replayed: u64,
+    /// Steps that this verifier found to lie within the tolerance of another kind of machine.
+    pub tolerated: u64,
+    /// What that tolerance hides.
+    pub not_seen: Vec<String>,
+    /// Digest of the thresholds.
+    pub thresholds: Option<Digest>,
     /// Steps whose replay gave something else.
     pub mismatches: Vec<Edge>,
     /// Remarks of the replay.
@@ -268,7 +278,7 @@ fn missing(
         );
     }
     let wanted = require.replayed.min(findings.steps);
-    let replayed = if transition.recipe_pinned { transition.replayed } else { 0 };
+    let replayed = if transition.recipe_pinned { transition.replayed + transition.tolerated } else { 0 };
     want(
         replayed >= wanted,
         format!("{replayed} steps were replayed with a pinned recipe, {wanted} required: counterfoil replay"),
@@ -334,7 +344,12 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
     }
-    if judgement.replayed > 0 && judgement.recipe.is_none_or(|pinned| pinned != findings.recipe) {
+    if let Some(thresholds) = judgement.thresholds.filter(|_| judgement.tolerated > 0) {
+        notes.push(format!("the thresholds of the tolerance are those of calibration {thresholds}"));
+    }
+    if judgement.replayed + judgement.tolerated > 0
+        && judgement.recipe.is_none_or(|pinned| pinned != findings.recipe)
+    {
         notes.push(
             "steps were replayed with a recipe that you did not pin, which shows nothing to a stranger"
                 .into(),
@@ -359,7 +374,8 @@ pub fn headline(verdict: &Verdict) -> String {
             if verdict.time.covered < verdict.time.receipts {
                 absent.push("time");
             }
-            if verdict.transition.replayed == 0 || !verdict.transition.recipe_pinned {
+            let executed = verdict.transition.replayed + verdict.transition.tolerated;
+            if executed == 0 || !verdict.transition.recipe_pinned {
                 absent.push("re-execution");
             }
             match absent.is_empty() {

@@ -6,17 +6,21 @@
 """
 
 from counterfoil.torch.attach import Recorder, attach
+from counterfoil.torch.calibrate import calibrate
 from counterfoil.torch.data import batches, commit_dataset, sample_digest
 from counterfoil.torch.determinism import deterministic
 from counterfoil.torch.distributed import open_lane
 from counterfoil.torch.live import diff_live
 from counterfoil.torch.rehearsal import rehearse
 from counterfoil.torch.replay import replay
+from counterfoil.torch.tolerance import Calibration
 
 __all__ = [
+    "Calibration",
     "Recorder",
     "attach",
     "batches",
+    "calibrate",
     "commit_dataset",
     "deterministic",
     "diff_live",

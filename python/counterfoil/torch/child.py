@@ -40,7 +40,7 @@ class Execution:
         model, optimizer, self._step = recipe(spec)
         self._optimizer = innermost(optimizer)
         self._collect = collect.Collector(model, [self._optimizer])
-        self._hooks = Hooks(self._optimizer, lambda: None, self._gradients, _same, self._done)
+        self._hooks = Hooks(self._optimizer, self._begin, self._gradients, _same, self._done)
         self._contribution: collect.State | None = None
         for names, parameter in self._collect.named_parameters():
             if parameter.requires_grad:
@@ -48,6 +48,7 @@ class Execution:
         self._metrics: collect.State = {}
         self._wanted: Sequence[str] = ()
         self._states: list[dict[str, collect.State]] = []
+        self._exchange: Callable[[collect.State], collect.State] | None = None
 
     def restore(self, states: dict[str, collect.State]) -> None:
         """Puts the recorded state before a step back."""
@@ -58,13 +59,20 @@ class Execution:
         return {field: getattr(self._collect, field)() for field in FIELDS}
 
     def step(
-        self, batch: collect.State, number: int, wanted: Sequence[str], *, shared: bool
+        self,
+        batch: collect.State,
+        number: int,
+        wanted: Sequence[str],
+        *,
+        shared: bool,
+        exchange: Callable[[collect.State], collect.State] | None = None,
     ) -> dict[str, collect.State]:
         """Executes one step and returns the wanted fields, as they stood when the optimiser had stepped.
 
-        Of a step that several ranks shared, also what backward left before anything else touched it.
+        Of a step that several ranks shared, also what backward left before anything else touched it. `exchange` is
+        given the gradient before the optimiser steps, and returns the one that it applies.
         """
-        self._metrics, self._states, self._wanted = {}, [], wanted
+        self._metrics, self._states, self._wanted, self._exchange = {}, [], wanted, exchange
         named = self._collect.named_parameters()
         self._contribution = {name: None for names, _ in named for name in names} if shared else None
         self._step(collect.unflatten(batch), number, self._log)
@@ -80,6 +88,19 @@ class Execution:
     def _take(self, names: list[str], parameter: torch.Tensor) -> None:
         if self._contribution is not None:
             self._contribution.update(_copy(collect.gradient(names, parameter.grad)))
+
+    def _begin(self) -> None:
+        if self._exchange is None:
+            return
+        own = self._collect.gradients(self._optimizer)
+        if isinstance(self._optimizer, torch.optim.LBFGS) or getattr(self._optimizer, "grad_scale", None):
+            raise InvalidInput("the optimiser makes the gradient that it applies itself", where="gradients")
+        applied = self._exchange(own)
+        for name, gradient in own.items():
+            if name.endswith(collect.VALUES):
+                raise InvalidInput(f"the gradient {name} is sparse", where=name)
+            if isinstance(gradient, torch.Tensor):
+                gradient.copy_(applied[name])
 
     def _gradients(self) -> collect.State:
         return _copy(self._collect.gradients(self._optimizer)) if "gradients" in self._wanted else {}
@@ -145,4 +166,11 @@ def serve(cut: dict[str, bool]) -> None:
             execution.restore(states)
         collect.restore_randomness(states["randomness"])
         wanted, shared = header["wanted"], header["contribution"]
-        pipe.send(encode({}, execution.step(states["batch"], header["step"], wanted, shared=shared)))
+        exchange = functools.partial(_exchange, pipe) if header["exchange"] else None
+        batch, number = states["batch"], header["step"]
+        pipe.send(encode({}, execution.step(batch, number, wanted, shared=shared, exchange=exchange)))
+
+
+def _exchange(pipe: Pipe, own: collect.State) -> collect.State:
+    pipe.send(encode({}, {"gradients": own}))
+    return pipe.receive(1 << 62)[1]["gradients"]

@@ -8,7 +8,7 @@ field that the step's receipt opens.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +193,39 @@ class Execution:
         computed = self.child.receive(self._limit, self._timeout)
         self._compare(checkpoint, self._record.opened(checkpoint), computed)
 
+    def once(
+        self,
+        number: int,
+        recorded: State | None = None,
+        change: Callable[[dict[str, State]], dict[str, State]] = dict,
+    ) -> dict[str, State]:
+        """Executes one step from the checkpoint just before it.
+
+        Args:
+            number: The step's.
+            recorded: A gradient that the optimiser applies in place of the computed one.
+            change: What is done to the state before the step, its randomness and its batch.
+
+        Returns:
+            What the child computed, by field; its own gradient in any case.
+
+        Raises:
+            NotReplayable: The state before it is not stored, or the child gave no usable answer.
+        """
+        checkpoint = self.lane.starts.get(number - 1)
+        if checkpoint is None:
+            raise NotReplayable("no state is stored just before it")
+        states = self._restored(checkpoint)
+        self.child.stands = None
+        self.child.begun.append((self, number - 1))
+        self._request(number, states, change, exchange=recorded is not None)
+        computed = self.child.receive(self._limit, self._timeout)
+        if recorded is None:
+            return computed
+        # Only now: a recipe that knew the recorded gradient before could hand it back.
+        self.child.send(wire.encode({}, {"gradients": recorded}), self._timeout)
+        return self.child.receive(self._limit, self._timeout) | {"gradients": computed["gradients"]}
+
     def steps(
         self, first: int, last: int, *, start: int | None = None
     ) -> Generator[tuple[int, dict[str, State]]]:
@@ -247,7 +280,14 @@ class Execution:
         except NotReplayable:
             self.child.end()
 
-    def _request(self, number: int, states: Mapping[str, State]) -> None:
+    def _request(
+        self,
+        number: int,
+        states: Mapping[str, State],
+        change: Callable[[dict[str, State]], dict[str, State]] = dict,
+        *,
+        exchange: bool = False,
+    ) -> None:
         before = self.lane.starts.get(number - 1)
         # The state that was reached is not the run's where other ranks had a part in it.
         shared = number - 1 in self.lane.steps and self.lane.is_shared(number - 1)
@@ -274,8 +314,14 @@ class Execution:
         wanted = {field for field in (*COMPARED, *OWN) if any(receipt.fields.get(field, b""))}
         wanted |= self._wanted | (set(STATE) if number in self.lane.ends else set())
         shared = self.lane.is_shared(number)
-        header = {"step": number, "spec": self._record.spec, "contribution": shared, "wanted": sorted(wanted)}
-        self.child.send(wire.encode(self._environment | header, {**states, **inputs}), self._timeout)
+        header = {
+            "step": number,
+            "spec": self._record.spec,
+            "contribution": shared,
+            "wanted": sorted(wanted),
+            "exchange": exchange,
+        }
+        self.child.send(wire.encode(self._environment | header, change({**states, **inputs})), self._timeout)
 
     def compare(self, number: int, computed: dict[str, State]) -> bool:
         """Compares what the child computed with the receipts of a step and of the checkpoints behind it.
@@ -315,6 +361,7 @@ class Execution:
         compared -= {"mkldnn"} if environment["mkldnn"] is False else set()
         compared -= {"CUBLAS_WORKSPACE_CONFIG"} if ACCELERATOR not in environment else set()
         other = sorted(name for name in compared if environment.get(name) != local.get(name))
+        other += sorted(name for name, value in self._settings.items() if environment[name] != value)
         self.machine = tuple((name, environment.get(name)) for name in sorted(compared))
         self._same_machine = not other and not self._unlike
         if other:
@@ -324,19 +371,41 @@ class Execution:
 
     def _restored(self, checkpoint: Receipt) -> dict[str, State]:
         self._take_environment(checkpoint)
-        opened = self._record.opened(checkpoint)
-        where = f"checkpoint {checkpoint.fields['step']}"
-        for field in STATE:
-            if field not in opened:
-                raise NotReplayable(f"{field} of {where} is not opened")
-        states = {
-            field: {entry.name: self._object(entry, where) for entry in opened[field].entries}
-            for field in STATE
-        }
+        states = {field: self.stored(checkpoint, field) for field in STATE}
         self._limit = ROOM + 4 * sum(
-            sum(entry.size for entry in opened[field].entries if entry.kind == "dense") for field in STATE
+            value.nbytes for state in states.values() for value in state.values() if value is not None
         )
         return states
+
+    def receipts(self, number: int) -> list[Receipt]:
+        """The receipt of a step, and those of the checkpoints behind it."""
+        return [self.lane.steps[number], *self.lane.ends.get(number, [])]
+
+    def stored(self, receipt: Receipt, field: str) -> State:
+        """The tensors of a field whose bytes are kept, by value or in the store.
+
+        Raises:
+            NotReplayable: Some are not.
+        """
+        opened, where = self._record.opened(receipt).get(field), f"{receipt.kind} {receipt.fields['step']}"
+        if opened is None:
+            raise NotReplayable(f"{field} of {where} is not opened")
+        if opened.values is not None:
+            return _tensors(opened, f"{field} of {where}")
+        return {entry.name: self._object(entry, where) for entry in opened.entries}
+
+    def is_equal(self, receipt: Receipt, field: str, computed: dict[str, State]) -> bool:
+        """Whether the child computed the bits that a receipt speaks of."""
+        opened = self._record.opened(receipt).get(field)
+        if opened is None:
+            raise NotReplayable(f"{field} of {receipt.kind} {receipt.fields['step']} is not opened")
+        recorded, actual = self._both(field, opened, computed)
+        return recorded.first_difference(actual) is None
+
+    @property
+    def here(self) -> dict[str, Any]:
+        """What the child computes with since a state was restored."""
+        return {**self.child.environment(), **self._environment}
 
     def _object(self, entry: Entry, where: str) -> torch.Tensor | None:
         if entry.kind == "sharded":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +18,13 @@ from counterfoil.diff import Comparison, Difference, between, diagnose
 from counterfoil.errors import InvalidInput, NotFound
 from counterfoil.lookup import environment
 from counterfoil.torch.child import CHOSEN
+from counterfoil.torch.environments import checked
 from counterfoil.torch.execution import COMPARED, Differs, Execution, Lane
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.replay import check_recipe
 
 if TYPE_CHECKING:
     from counterfoil.torch.collect import State
-
-_FLAGS: tuple[str | int | bool, ...] = (True, False)
-_VARIABLE = re.compile("(?!PYTHON|OMP_NUM_THREADS$|MKL_NUM_THREADS$)[A-Z][A-Z0-9_]*")
-_ALLOWED: dict[str, tuple[str | int | bool, ...]] = {
-    "deterministic": _FLAGS,
-    "mkldnn": _FLAGS,
-    "matmul_precision": ("highest", "high", "medium"),
-    "default_dtype": tuple(f"torch.{name}" for name in ("float32", "float64", "float16", "bfloat16")),
-}
-"""What a process can be told, besides its number of threads."""
 
 
 def diff_live(
@@ -71,7 +61,7 @@ def diff_live(
         raise InvalidInput("one environment beside the record, or two", where="environments")
     record = Record(path)
     check_recipe(record, recipe, run_untrusted)
-    chosen = [_checked(each) for each in environments]
+    chosen = [checked(each) for each in environments]
     lanes = [Lane(record, *place) for place in sorted(record.lanes, key=lambda place: place[1])]
     total = sum(len(lane.steps) for lane in lanes)
     steps, fields = 0, 0
@@ -124,33 +114,6 @@ def _walk(lane: Lane, sides: list[Execution], gaps: list[str]) -> Generator[tupl
             gaps.append(f"{lane.prefix}{reason}")
             behind = (at for at in lane.starts if number < at < last)
             start = None if reason.fatal else min(behind, default=None)
-
-
-def _checked(wanted: Mapping[str, str | int | bool]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the process is told, and its environment variables."""
-    settings = {name: value for name, value in wanted.items() if name in CHOSEN}
-    for name, value in settings.items():
-        if name == "threads":
-            if type(value) is not int or value < 1:
-                raise InvalidInput(f"{name} is a positive int", actual=repr(value), where=name)
-        elif not any(type(value) is type(one) and value == one for one in _ALLOWED[name]):
-            raise InvalidInput(
-                f"{name} has no such value",
-                expected=" or ".join(map(str, _ALLOWED[name])),
-                actual=repr(value),
-                where=name,
-            )
-    variables = {name: str(value) for name, value in wanted.items() if name not in CHOSEN}
-    for name, value in variables.items():
-        # What the process would never look at must not pass for an environment that was tried.
-        if _VARIABLE.fullmatch(name) is None or "\0" in value:
-            raise InvalidInput(
-                f"{name!r} is no setting, and no environment variable that the process reads",
-                expected=f"{', '.join(CHOSEN)}, or a variable in capitals",
-                actual=repr(value),
-                where=name,
-            )
-    return settings, variables
 
 
 def _compared(side: Execution, number: int, states: list[dict[str, State]]) -> Difference | None:

@@ -10,10 +10,11 @@ import contextlib
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import counterfoil
@@ -22,9 +23,11 @@ from counterfoil.attest import OTHER, SAME, Attestation
 from counterfoil.diff import Difference
 from counterfoil.errors import InvalidInput
 from counterfoil.sampling import choose, draw, odds, sampled
-from counterfoil.torch.execution import Differs, Execution, Lane, Machine
+from counterfoil.torch.environments import checked
+from counterfoil.torch.execution import UNCONFIRMED, Differs, Execution, Lane, Machine
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.recipes import locked
+from counterfoil.torch.tolerance import Calibration, judge
 from counterfoil.verify import Mismatch, ReplayReport
 
 if TYPE_CHECKING:
@@ -51,6 +54,8 @@ def replay(
     progress: Callable[[int, int], None] | None = None,
     attest: Key | None = None,
     beacon: bytes | None = None,
+    tolerance: Calibration | None = None,
+    environment: Mapping[str, str | int | bool] | None = None,
 ) -> Verdict:
     """Verifies a run, executes chosen steps of it again and compares them bit for bit.
 
@@ -69,6 +74,9 @@ def replay(
             attested before, with the same outcome, are not executed again: an interrupted replay goes on.
         beacon: 32 bytes that nobody knew before, such as a block's hash: then the answers are promised, and given by
             `counterfoil.attest.reveal`.
+        tolerance: Thresholds of `calibrate`, for steps whose bits differ on this machine: each is judged from the
+            state that is stored just before it, by its stored gradient and what is stored behind it.
+        environment: What the steps are executed with where the run says otherwise; names as in `diff_live`.
 
     Of each lane the chosen steps are executed. A step of several ranks needs a checkpoint just before it, and only what
     its rank computed alone is compared, its contribution: such a step does not count as replayed.
@@ -92,11 +100,14 @@ def replay(
 
     verify(None)
     check_recipe(record, recipe, run_untrusted)
+    if tolerance is not None:
+        tolerance.check(record)
     with contextlib.ExitStack() as stack:
         attestation = None
         if attest is not None:
             attestation = stack.enter_context(Attestation(record, attest, beacon))
         options: dict[str, Any] = {"jobs": jobs, "progress": progress, "attestation": attestation}
+        options |= {"tolerance": tolerance, "environment": environment or {}}
         return verify(re_execute(record, steps, timeout, chain=chain, **options))
 
 
@@ -130,6 +141,7 @@ class Part:
     lane: Lane
     steps: list[int]
     replayed: list[int] = field(default_factory=list)
+    tolerated: list[int] = field(default_factory=list)
     contributed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     differing: list[Differs] = field(default_factory=list)
@@ -148,6 +160,8 @@ def re_execute(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
     attestation: Attestation | None = None,
+    tolerance: Calibration | None = None,
+    environment: Mapping[str, str | int | bool] = MappingProxyType({}),
 ) -> ReplayReport:
     """Executes chosen steps of each lane and reports what was seen, up to the first that differs."""
     # By number, which is the rank: by the workers' addresses, chance would say who is executed before one that differs.
@@ -180,9 +194,11 @@ def re_execute(
         notes.append(odds(last, min(sampled(steps), last)))
     if jobs < 1:
         raise InvalidInput("at least one process executes steps", actual=str(jobs), where="jobs")
-    settings = Settings(timeout, bool(unlike), attestation, progress or (lambda *_: None))
+    settings = Settings(
+        timeout, bool(unlike), attestation, progress or (lambda *_: None), tolerance, *checked(environment)
+    )
     _run(record, parts, min(jobs, max(1, len(parts))), settings)
-    return _reported(parts, notes)
+    return _reported(parts, notes, tolerance)
 
 
 def _groups(lane: Lane, chosen: list[int], jobs: int) -> list[list[int]]:
@@ -200,6 +216,9 @@ class Settings:
     unlike: bool
     attestation: Attestation | None
     progress: Callable[[int, int], None]
+    tolerance: Calibration | None
+    chosen: Mapping[str, Any]
+    variables: Mapping[str, str]
 
 
 def _run(record: Record, parts: list[Part], jobs: int, settings: Settings) -> None:
@@ -211,9 +230,9 @@ def _run(record: Record, parts: list[Part], jobs: int, settings: Settings) -> No
     def work(place: int) -> None:
         nonlocal done, until
         part, child = parts[place], children.get()
-        execution = Execution(part.lane, child, settings.timeout, unlike=settings.unlike)
+        execution = Execution(part.lane, child, settings.timeout, settings.chosen, unlike=settings.unlike)
         try:
-            for _ in _execute(part, execution, settings.attestation) if place < until else ():
+            for _ in _execute(part, execution, settings) if place < until else ():
                 with lock:
                     done += 1
                     settings.progress(done, total)
@@ -229,7 +248,7 @@ def _run(record: Record, parts: list[Part], jobs: int, settings: Settings) -> No
             children.put(child)
 
     with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(Child(record)) for _ in range(jobs)]
+        started = [stack.enter_context(Child(record, settings.variables)) for _ in range(jobs)]
         for child in started:
             children.put(child)
         pool = stack.enter_context(ThreadPoolExecutor(jobs))
@@ -242,9 +261,12 @@ def _run(record: Record, parts: list[Part], jobs: int, settings: Settings) -> No
             raise
 
 
-def _execute(part: Part, execution: Execution, attestation: Attestation | None) -> Generator[None]:
+def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[None]:
     """Executes a part's steps; yields when one of them is done, whatever came of it."""
     lane, child, left = part.lane, execution.child, list(part.steps)
+    attestation, tolerance = settings.attestation, settings.tolerance
+    # From the first step on whose bits differ as another machine's do.
+    is_judging = False
 
     def passed(computed: dict[str, State], *, is_recorded: bool = True) -> None:
         if not is_recorded:
@@ -265,6 +287,12 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
             if left[0] == 0:
                 execution.begin()
                 part.begins = True
+            elif is_judging and tolerance is not None:
+                is_exact, computed = judge(execution, left[0], tolerance)
+                if is_exact:
+                    passed(computed)
+                else:
+                    part.tolerated.append(left[0])
             else:
                 # As long as no checkpoint lies nearer to the next chosen step than the one before it.
                 pairs = itertools.pairwise(left)
@@ -279,7 +307,9 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
                                 yield
         except NotReplayable as reason:
             what = f"step {left[0]}" if left[0] else "the state before the first step"
-            part.notes.append(f"{lane.prefix}{what} not replayed: {reason}")
+            how = "judged" if is_judging else "replayed"
+            part.notes.append(f"{lane.prefix}{what} not {how}: {reason}")
+            part.undecided += [part.notes[-1]] * is_judging
             child.stands = None
             if reason.fatal:
                 child.fail()
@@ -289,6 +319,11 @@ def _execute(part: Part, execution: Execution, attestation: Attestation | None) 
                     f"the run did not begin from the state that its recipe makes ({differs.found.field} "
                     f"{differs.found.tensor}): it was seeded otherwise, or trained before"
                 )
+            elif tolerance is not None and differs.excuse not in (None, UNCONFIRMED):
+                is_judging, child.stands = True, None
+                continue
+            elif is_judging:
+                part.refuted.append(differs.found)
             else:
                 try:
                     computed = execution.confirm(differs)
@@ -323,9 +358,10 @@ def _mismatch(found: Difference) -> Mismatch:
     return Mismatch(found.step, _named(found), found.tensor, found.ours + at, found.theirs)
 
 
-def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
+def _reported(parts: list[Part], notes: list[str], tolerance: Calibration | None) -> ReplayReport:
     """What the parts showed together, up to the first lane that differs."""
     replayed: list[int] = []
+    tolerated: list[int] = []
     undecided: list[str] = []
     refuted: list[Difference] = []
     for lane, group in itertools.groupby(parts, lambda part: part.lane):
@@ -337,6 +373,7 @@ def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
         proven = set[Machine]().union(*(part.proven for part in of_lane))
         refuted = refuted or _unexcused(differing, proven)[:1]
         replayed += seen
+        tolerated += [step for part in of_lane for step in part.tolerated]
         notes += [note for part in of_lane for note in part.notes]
         if shared:
             notes.append(
@@ -361,4 +398,7 @@ def _reported(parts: list[Part], notes: list[str]) -> ReplayReport:
         notes=tuple(dict.fromkeys(notes)),
         undecided=() if refuted else tuple(dict.fromkeys(undecided)),
         begins=bool(begins) and all(begins),
+        tolerated=tuple(tolerated),
+        not_seen=tuple(tolerance.not_seen()) if tolerance and tolerated else (),
+        thresholds=tolerance.digest if tolerance else None,
     )

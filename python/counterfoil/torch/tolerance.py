@@ -1,0 +1,338 @@
+"""Judges a step on a machine whose bits differ: each distance against what honest executions there differ by.
+
+The gradient, the metrics and the buffers are compared at the committed state before the step, within thresholds that
+were calibrated before; the update is the optimiser's own on the recorded gradient, and is exact or a rounding away.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from counterfoil.diff import Difference
+from counterfoil.durable import replace
+from counterfoil.errors import InvalidInput
+from counterfoil.torch.execution import Differs, Execution
+from counterfoil.torch.process import NotReplayable
+
+if TYPE_CHECKING:
+    from counterfoil import Record
+    from counterfoil.torch.collect import State
+
+COMPUTED = ("gradients", "metrics", "buffers")
+UPDATED = ("parameters", "optimizer")
+"""What backward leaves and what the optimiser does."""
+MARGIN, REFUSAL = 4.0, 4.0
+"""How much more than honest executions differ by is accepted, and how much more than that is refused."""
+RESOLUTION = 4.0
+"""Roundings that are allowed where honest executions did not differ at all."""
+UPDATE, UPDATE_REFUSED = 1e-6, 1e-4
+"""Share of an update that is accepted, and that is refused."""
+DRAWS = 8
+"""How often the state before a step is changed by roundings before a difference is held against the run."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """By how much honest executions of a run's steps differ on a machine, and what that hides.
+
+    Attributes:
+        recipe: The recipe's digest.
+        spec: SHA-256 of the run's specification, in hexadecimal.
+        recorded: What the run says of the machine that computed it.
+        local: The machine that was calibrated.
+        environments: In what it was varied.
+        steps: The executed steps of each lane.
+        noise: For each tensor, as `gradients/0.weight`, the largest distance between two honest executions.
+        resolution: The distance that is taken for honest where none was seen.
+        cheats: For cheats that were tried, how often the accepted distance each of them moved some tensor, at the step
+            where it did so least.
+    """
+
+    recipe: str
+    spec: str
+    recorded: Mapping[str, Any]
+    local: Mapping[str, Any]
+    environments: tuple[str, ...]
+    steps: Mapping[str, tuple[int, ...]]
+    noise: Mapping[str, float]
+    resolution: float
+    cheats: Mapping[str, float]
+
+    def accepted(self, unit: str) -> float:
+        """The largest distance that is within tolerance."""
+        return MARGIN * max(self.noise.get(unit, 0.0), self.resolution)
+
+    def refused(self, unit: str) -> float:
+        """The distance from which on a step is refused; between the two nothing is decided."""
+        return REFUSAL * self.accepted(unit)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, `0x` and 64 hexadecimal digits: publish it before steps are drawn."""
+        return f"0x{hashlib.sha256(self._encoded()).hexdigest()}"
+
+    def not_seen(self) -> list[str]:
+        """What passes these thresholds, in words."""
+        gradients = [self.accepted(unit) for unit in self.noise if unit.startswith("gradients/")]
+        largest = max(gradients, default=self.accepted(""))
+        return [
+            f"changes of a gradient below {largest:.1e} of its norm, at each step and in a chosen direction",
+            *(name for name, ratio in sorted(self.cheats.items()) if ratio < REFUSAL),
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the file."""
+        replace(Path(path), self._encoded())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Reads a file that `save` wrote.
+
+        Raises:
+            InvalidInput: It is none.
+        """
+        try:
+            document = json.loads(Path(path).read_bytes())
+            steps = {str(lane): tuple(map(int, numbers)) for lane, numbers in document.pop("steps").items()}
+            environments = tuple(map(str, document.pop("environments")))
+            numbers = [document["resolution"], *document["noise"].values(), *document["cheats"].values()]
+            if not all(type(number) is float and number >= 0 for number in numbers):
+                raise ValueError("a distance is no number")
+            return cls(**document, steps=steps, environments=environments)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as damaged:
+            raise InvalidInput(f"{path} is no calibration: {damaged!a:.120}", where=str(path)) from None
+
+    def _encoded(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    def check(self, record: Record) -> None:
+        """Refuses thresholds that were measured for another training.
+
+        Raises:
+            InvalidInput: The recipe or the specification is another one.
+        """
+        for name, ours, theirs in (
+            ("recipe", self.recipe, record.recipe_digest),
+            ("spec", self.spec, specification(record)),
+        ):
+            if ours != theirs:
+                raise InvalidInput(
+                    f"the calibration is of another {name}", expected=ours, actual=theirs, where=name
+                )
+
+
+def specification(record: Record) -> str:
+    """SHA-256 of a run's specification as canonical JSON."""
+    return hashlib.sha256(json.dumps(record.spec, sort_keys=True).encode()).hexdigest()
+
+
+def distances(ours: Mapping[str, State], theirs: Mapping[str, State]) -> dict[str, float]:
+    """How far two executions of a step lie apart, by tensor.
+
+    Args:
+        ours: What was computed, by field.
+        theirs: What it is compared with; its fields and names are looked at.
+
+    Returns:
+        For gradients the distance (L2) as a share of the norm of our whole gradient, so that a tensor whose gradient is
+        zero but for roundings counts for little; for metrics and buffers as a share of our tensor's norm. Infinite
+        where shapes, dtypes or names differ, or numbers that are not real.
+    """
+    found = {}
+    whole = math.sqrt(sum(_norm(value) ** 2 for value in ours.get("gradients", {}).values()))
+    for field in (field for field in COMPUTED if field in theirs):
+        mine = ours.get(field, {})
+        names = theirs[field] if field == "metrics" else {*mine, *theirs[field]}
+        for name in names:
+            # What a recipe does not log cannot be compared; that is noted elsewhere.
+            if field == "metrics" and name not in mine:
+                continue
+            apart, size = _apart(mine.get(name), theirs[field].get(name))
+            share = whole if field == "gradients" else size
+            found[f"{field}/{name}"] = 0.0 if apart == 0 else apart / share if share else math.inf
+    return found
+
+
+def _apart(ours: Any, theirs: Any) -> tuple[float, float]:
+    """The distance of two tensors, and the norm of the first."""
+    if not isinstance(ours, torch.Tensor) or not isinstance(theirs, torch.Tensor):
+        return math.inf if isinstance(ours, torch.Tensor) or isinstance(theirs, torch.Tensor) else 0.0, 0.0
+    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        return math.inf, 0.0
+    bits = [value.contiguous().view(-1).view(torch.uint8) for value in (ours, theirs)]
+    if torch.equal(*bits):
+        return 0.0, 0.0
+    if not ours.dtype.is_floating_point:
+        return math.inf, 0.0
+    apart = float(torch.linalg.vector_norm(ours.double() - theirs.double()))
+    return apart if math.isfinite(apart) else math.inf, _norm(ours)
+
+
+def _norm(value: Any) -> float:
+    is_real = isinstance(value, torch.Tensor) and value.dtype.is_floating_point
+    return float(torch.linalg.vector_norm(value.double())) if is_real else 0.0
+
+
+def rounded(states: dict[str, State], draw: int) -> dict[str, State]:
+    """The states with each parameter moved by a rounding up, down or not at all."""
+    generator = torch.Generator().manual_seed(draw)
+    moved = {}
+    for name, value in states["parameters"].items():
+        if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
+            signs = torch.randint(-1, 2, value.shape, generator=generator)
+            moved[name] = (value.double() * (1 + signs * torch.finfo(value.dtype).eps)).to(value.dtype)
+    return {**states, "parameters": {**states["parameters"], **moved}}
+
+
+def judge(execution: Execution, number: int, calibration: Calibration) -> tuple[bool, dict[str, State]]:
+    """Executes a step from the state just before it and judges what its receipts say of it.
+
+    Returns:
+        Whether all came out bit for bit, and what was computed.
+
+    Raises:
+        NotReplayable: Something that is needed is not kept, or nothing can be decided; the reason says which.
+        Differs: Something is out of tolerance.
+    """
+    receipt = execution.lane.steps[number]
+    if execution.lane.is_shared(number):
+        raise NotReplayable("of a step of several ranks nothing is judged within tolerance")
+    recorded = execution.stored(receipt, "gradients")
+    computed = execution.once(number, recorded)
+    _agree(calibration, execution)
+    try:
+        execution.compare(number, computed)
+        is_exact = True
+    except Differs as differs:
+        if differs.found.field == "hyperparameters":
+            raise
+        is_exact = False
+    if not is_exact:
+        _judge_computed(execution, number, calibration, computed, recorded)
+    _judge_update(execution, number, computed)
+    return is_exact, computed
+
+
+def _agree(calibration: Calibration, execution: Execution) -> None:
+    pairs = (
+        ("recorded", dict(execution.machine), calibration.recorded),
+        ("executed", execution.here, calibration.local),
+    )
+    for what, ours, theirs in pairs:
+        other = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+        if other:
+            raise NotReplayable(f"{', '.join(other)} where it was {what} are not those of the calibration")
+
+
+def _judge_computed(
+    execution: Execution,
+    number: int,
+    calibration: Calibration,
+    computed: dict[str, State],
+    recorded: State,
+) -> None:
+    """Holds gradient, metrics and buffers against the thresholds."""
+    theirs = {"gradients": recorded} | {
+        field: execution.stored(receipt, field)
+        for receipt in execution.receipts(number)
+        for field in ("metrics", "buffers")
+        if any(receipt.fields.get(field, b""))
+    }
+    found = distances(computed, theirs)
+    outside = {unit: apart for unit, apart in found.items() if apart > calibration.accepted(unit)}
+    if not outside:
+        return
+    unit = max(outside, key=lambda unit: outside[unit] / calibration.accepted(unit))
+    refused = calibration.refused(unit)
+    if outside[unit] < refused:
+        raise NotReplayable(
+            f"{unit} of step {number} lies {outside[unit]:.1e} off: beyond the {calibration.accepted(unit):.1e} "
+            f"that are accepted, below the {refused:.1e} that are refused"
+        )
+    # Where a rounding decides on which side of a kink a unit lies, honest machines differ by as much.
+    spread = 0.0
+    for draw in range(DRAWS) if math.isfinite(outside[unit]) else ():
+        moved = execution.once(number, change=functools.partial(rounded, draw=draw))
+        spread = max(spread, distances(computed, moved).get(unit, 0.0))
+    if outside[unit] <= REFUSAL * spread:
+        raise NotReplayable(
+            f"{unit} of step {number} lies {outside[unit]:.1e} off, and roundings of the state before it move it by "
+            f"{spread:.1e}: no machine can decide"
+        )
+    raise _refused(
+        execution,
+        number,
+        computed,
+        unit,
+        f"at most {calibration.accepted(unit):.1e} off, as honest executions are",
+        f"{outside[unit]:.1e} off",
+    )
+
+
+def _judge_update(execution: Execution, number: int, computed: dict[str, State]) -> None:
+    """Holds the state behind the step against what the optimiser makes of the recorded gradient."""
+    before = execution.stored(execution.lane.starts[number - 1], "parameters")
+    compared = False
+    for receipt in execution.receipts(number):
+        for field in (field for field in UPDATED if any(receipt.fields.get(field, b""))):
+            compared |= field == "parameters"
+            if execution.is_equal(receipt, field, computed):
+                continue
+            for name, theirs in execution.stored(receipt, field).items():
+                apart, _ = _apart(computed[field].get(name), theirs)
+                change = _apart(before.get(name), theirs)[0] if field == "parameters" else _norm(theirs)
+                grain = (
+                    _norm(theirs) * torch.finfo(theirs.dtype).eps if math.isfinite(apart) and apart else 0.0
+                )
+                if apart <= max(UPDATE * change, grain):
+                    continue
+                share = apart / change if change else math.inf
+                if apart <= max(UPDATE_REFUSED * change, UPDATE_REFUSED / UPDATE * grain):
+                    raise NotReplayable(
+                        f"{field} {name} behind step {number} lie {share:.1e} of the update off: "
+                        f"beyond what is accepted, below what is refused"
+                    )
+                raise _refused(
+                    execution,
+                    number,
+                    computed,
+                    f"{field}/{name}",
+                    f"at most {UPDATE:.0e} of the update off, or a rounding",
+                    f"{share:.1e} of the update off",
+                )
+    if not compared:
+        raise NotReplayable(f"the parameters behind step {number} are not recorded")
+
+
+def _refused(
+    execution: Execution, number: int, computed: dict[str, State], unit: str, expected: str, actual: str
+) -> Differs:
+    field, _, tensor = unit.partition("/")
+    found = Difference(
+        lane=execution.lane.prefix.removesuffix(": "),
+        step=number,
+        kind="step",
+        field=field,
+        tensor=tensor,
+        chunk=None,
+        index=None,
+        ours=expected,
+        theirs=actual,
+        ours_root=None,
+        theirs_root=None,
+        ulps=None,
+        differing=None,
+        diagnosis="out of tolerance: forged, other code or precision, or a machine unlike those that were calibrated",
+        notes=(),
+    )
+    return Differs(found, computed, None)
