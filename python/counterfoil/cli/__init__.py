@@ -60,6 +60,12 @@ Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have r
 RunUntrusted = Annotated[
     bool, typer.Option("--run-untrusted", help="Run the prover's code without pinning it.")
 ]
+Environment = Annotated[
+    str,
+    typer.Option(
+        help="What steps are executed with where the run says otherwise: threads=2,ATEN_CPU_CAPABILITY=avx2."
+    ),
+]
 Requirement = Annotated[Require, typer.Option(help="What the verdict is measured against.")]
 TrustedChain = Annotated[
     str | None,
@@ -123,6 +129,11 @@ def replay(
     beacon: Annotated[
         str | None, typer.Option(help="32 bytes in hex under which answers are promised, for `reveal`.")
     ] = None,
+    tolerance: Annotated[
+        Path | None,
+        typer.Option(help="Thresholds of `calibrate`, for steps whose bits differ on this machine."),
+    ] = None,
+    env: Environment = "",
     signer: Signer = None,
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
@@ -131,7 +142,8 @@ def replay(
     trusted_block: TrustedBlock = None,
     json: Json = False,
 ) -> None:
-    """Execute recorded steps again and compare every tensor bit for bit."""
+    """Execute recorded steps again and compare every tensor bit for bit, or within a tolerance."""
+    from counterfoil.torch import Calibration
     from counterfoil.torch import replay as re_execute
 
     if (key or beacon) and not attest:
@@ -146,9 +158,34 @@ def replay(
             attest=_key(key) if attest else None,
             beacon=None if beacon is None else _word(beacon),
             progress=progress,
+            tolerance=None if tolerance is None else Calibration.load(tolerance),
+            environment=_environment(env),
             **pins,
         )
     _finish(verdict, json)
+
+
+@app.command()
+def calibrate(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The thresholds, for `replay --tolerance`.")],
+    steps: Annotated[int, typer.Option(min=1, help="How many steps to execute.")] = 8,
+    env: Environment = "",
+    run_untrusted: RunUntrusted = False,
+    recipe: Recipe = None,
+) -> None:
+    """Measure by how much honest executions of a run's steps differ on this machine."""
+    from counterfoil.torch import calibrate as measure
+
+    chosen: dict[str, Any] = {
+        "recipe": recipe,
+        "run_untrusted": run_untrusted,
+        "environment": _environment(env),
+    }
+    with _progress(f"Executing {steps} steps of {run}") as progress:
+        found = measure(run, steps=steps, progress=progress, **chosen)
+    found.save(output)
+    typer.echo(f"{output}: calibration {found.digest}; not seen: {'; '.join(found.not_seen())}")
 
 
 @app.command()

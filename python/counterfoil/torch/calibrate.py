@@ -16,7 +16,7 @@ from counterfoil.torch.environments import checked
 from counterfoil.torch.execution import Execution, Lane
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.replay import check_recipe
-from counterfoil.torch.tolerance import RESOLUTION, Calibration, distances, rounded, specification
+from counterfoil.torch.tolerance import RESOLUTION, Calibration, distances, epsilon, rounded, specification
 
 if TYPE_CHECKING:
     from counterfoil.torch.collect import State
@@ -94,15 +94,16 @@ class _Measured:
 
     def calibration(self) -> Calibration:
         """Executes everything."""
-        base, machine, here = self._base()
-        variations = list(_variations(here))
-        self._total = len(base) * (2 + _ROUNDINGS + len(variations))
-        for variation in variations:
-            self._compare(base, variation)
+        settings, variables = checked(self._environment)
+        with Child(self._record, variables) as child:
+            base, machine, here = self._base(child, settings)
+            variations = list(_variations(here))
+            self._total = len(base) * (2 + _ROUNDINGS + len(variations))
+            tried = [each for each in variations if self._compare(base, each, child, variables)]
         steps: dict[str, tuple[int, ...]] = {}
         for lane, number in base:
             steps[lane.prefix] = (*steps.get(lane.prefix, ()), number)
-        told = tuple(",".join(f"{name}={value}" for name, value in each.items()) for each in variations)
+        told = tuple(",".join(f"{name}={value}" for name, value in each.items()) for each in tried)
         found = Calibration(
             recipe=str(self._record.recipe_digest),
             spec=specification(self._record),
@@ -123,50 +124,56 @@ class _Measured:
     def _execution(self, lane: Lane, child: Child, settings: Mapping[str, Any]) -> Execution:
         return Execution(lane, child, self._timeout, settings, ("gradients",))
 
-    def _base(self) -> tuple[dict[_Step, dict[str, State]], dict[str, Any], dict[str, Any]]:
+    def _base(
+        self, child: Child, settings: Mapping[str, Any]
+    ) -> tuple[dict[_Step, dict[str, State]], dict[str, Any], dict[str, Any]]:
         """What each step computes in the chosen environment, and what that is."""
-        settings, variables = checked(self._environment)
         base: dict[_Step, dict[str, State]] = {}
         machine: dict[str, Any] = {}
         here: dict[str, Any] = {}
         reasons: list[str] = []
         self._total = len(self._chosen) * (2 + _ROUNDINGS)
-        with Child(self._record, variables) as child:
-            for lane, number in self._chosen:
-                execution = self._execution(lane, child, settings)
-                try:
-                    computed = execution.once(number)
-                    self._note(computed)
-                    for draw in range(_ROUNDINGS):
-                        moved = execution.once(number, change=functools.partial(rounded, draw=draw))
-                        self._differ(computed, moved)
-                    self._try_cheats(execution, number, computed)
-                except NotReplayable as reason:
-                    reasons.append(f"{lane.prefix}step {number}: {reason}")
-                    if reason.fatal:
-                        child.fail()
-                    continue
+        for lane, number in self._chosen:
+            execution = self._execution(lane, child, settings)
+            try:
+                computed = execution.once(number)
                 if base and (machine, here) != (dict(execution.machine), execution.here):
-                    reasons.append(f"{lane.prefix}step {number} was computed in another environment")
-                    continue
-                machine, here = dict(execution.machine), execution.here
-                base[lane, number] = computed
+                    raise NotReplayable("it was computed in another environment than those before it")
+                for draw in range(_ROUNDINGS):
+                    moved = execution.once(number, change=functools.partial(rounded, draw=draw))
+                    self._differ(computed, moved)
+                self._try_cheats(execution, number, computed)
+            except NotReplayable as reason:
+                reasons.append(f"{lane.prefix}step {number}: {reason}")
+                if reason.fatal:
+                    child.fail()
+                continue
+            machine, here = dict(execution.machine), execution.here
+            base[lane, number] = computed
+            self._epsilon = max([self._epsilon, *map(epsilon, computed["gradients"].values())])
         if not base:
             raise NotFound(f"no step could be executed: {reasons[0]}", where=str(self._record.path))
         return base, machine, here
 
-    def _note(self, computed: dict[str, State]) -> None:
-        dtypes = {value.dtype for value in computed["gradients"].values() if isinstance(value, torch.Tensor)}
-        epsilons = [torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point]
-        self._epsilon = max([self._epsilon, *epsilons])
-
-    def _compare(self, base: Mapping[_Step, dict[str, State]], variation: Mapping[str, Any]) -> None:
-        """Executes the steps in another environment."""
-        settings, variables = checked({**self._environment, **variation})
-        with Child(self._record, variables) as child:
-            for (lane, number), computed in base.items():
-                with contextlib.suppress(NotReplayable):
+    def _compare(
+        self,
+        base: Mapping[_Step, dict[str, State]],
+        variation: Mapping[str, Any],
+        child: Child,
+        variables: Mapping[str, str],
+    ) -> bool:
+        """Executes the steps in another environment, in a process of its own where that needs one; whether all were."""
+        settings, others = checked({**self._environment, **variation})
+        with contextlib.ExitStack() as stack:
+            if others != variables:
+                child = stack.enter_context(Child(self._record, others))
+            try:
+                for (lane, number), computed in base.items():
                     self._differ(computed, self._execution(lane, child, settings).once(number))
+            except NotReplayable:
+                child.end()
+                return False
+        return True
 
     def _differ(self, computed: dict[str, State], other: dict[str, State]) -> None:
         for unit, apart in distances(computed, other).items():

@@ -27,7 +27,7 @@ from counterfoil.torch.environments import checked
 from counterfoil.torch.execution import UNCONFIRMED, Differs, Execution, Lane, Machine
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.recipes import locked
-from counterfoil.torch.tolerance import Calibration, judge
+from counterfoil.torch.tolerance import Calibration, begins_alike, judge
 from counterfoil.verify import Mismatch, ReplayReport
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Part:
     steps: list[int]
     replayed: list[int] = field(default_factory=list)
     tolerated: list[int] = field(default_factory=list)
+    hidden: float = 0.0
     contributed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     differing: list[Differs] = field(default_factory=list)
@@ -288,11 +289,12 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
                 execution.begin()
                 part.begins = True
             elif is_judging and tolerance is not None:
-                is_exact, computed = judge(execution, left[0], tolerance)
-                if is_exact:
-                    passed(computed)
+                judged = judge(execution, left[0], tolerance)
+                if judged.is_exact:
+                    passed(judged.computed)
                 else:
                     part.tolerated.append(left[0])
+                    part.hidden = max(part.hidden, judged.hidden)
             else:
                 # As long as no checkpoint lies nearer to the next chosen step than the one before it.
                 pairs = itertools.pairwise(left)
@@ -314,12 +316,20 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
             if reason.fatal:
                 child.fail()
         except Differs as differs:
-            if left[0] == 0:
+            if (
+                left[0] == 0
+                and _is_elsewhere(differs, settings)
+                and begins_alike(execution, differs.computed)
+            ):
+                part.notes.append(
+                    f"{lane.prefix}the initial state is the one that the recipe makes, but for roundings"
+                )
+            elif left[0] == 0:
                 part.undecided.append(
                     f"the run did not begin from the state that its recipe makes ({differs.found.field} "
                     f"{differs.found.tensor}): it was seeded otherwise, or trained before"
                 )
-            elif tolerance is not None and differs.excuse not in (None, UNCONFIRMED):
+            elif _is_elsewhere(differs, settings):
                 is_judging, child.stands = True, None
                 continue
             elif is_judging:
@@ -340,6 +350,11 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
                             attestation.add(lane.steps[again.found.step], OTHER, again.computed)
         left.pop(0)
         yield
+
+
+def _is_elsewhere(differs: Differs, settings: Settings) -> bool:
+    """Whether a difference is for a tolerance to judge: one has been given, and the machine may be its cause."""
+    return settings.tolerance is not None and differs.excuse not in (None, UNCONFIRMED)
 
 
 def _unexcused(differing: list[Differs], proven: set[Machine]) -> list[Difference]:
@@ -392,6 +407,13 @@ def _reported(parts: list[Part], notes: list[str], tolerance: Calibration | None
             for each in differing
         ]
     begins = [part.begins for part in parts if part.steps == [0]]
+    not_seen = tolerance.not_seen() if tolerance and tolerated else []
+    hidden = max((part.hidden for part in parts), default=0.0)
+    not_seen += [f"an update that is off by {hidden:.0e} of itself, which roundings hide"] * (hidden > 0)
+    if tolerated and replayed:
+        notes.append(
+            f"the bits of {len(replayed)} steps came out on this machine, and those of {len(tolerated)} did not"
+        )
     return ReplayReport(
         steps=tuple(replayed),
         refuted=tuple(_mismatch(wrong) for wrong in refuted),
@@ -399,6 +421,6 @@ def _reported(parts: list[Part], notes: list[str], tolerance: Calibration | None
         undecided=() if refuted else tuple(dict.fromkeys(undecided)),
         begins=bool(begins) and all(begins),
         tolerated=tuple(tolerated),
-        not_seen=tuple(tolerance.not_seen()) if tolerance and tolerated else (),
+        not_seen=tuple(not_seen),
         thresholds=tolerance.digest if tolerance else None,
     )

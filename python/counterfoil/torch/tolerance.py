@@ -21,6 +21,7 @@ import torch
 from counterfoil.diff import Difference
 from counterfoil.durable import replace
 from counterfoil.errors import InvalidInput
+from counterfoil.torch.budget import STATE
 from counterfoil.torch.execution import Differs, Execution
 from counterfoil.torch.process import NotReplayable
 
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 COMPUTED = ("gradients", "metrics", "buffers")
 UPDATED = ("parameters", "optimizer")
 """What backward leaves and what the optimiser does."""
-MARGIN, REFUSAL = 4.0, 4.0
-"""How much more than honest executions differ by is accepted, and how much more than that is refused."""
+MARGIN, REFUSAL, LIMIT = 4.0, 4.0, 0.05
+"""How much more than honest executions differ by is accepted, and how much more than that is refused; and the largest
+share of a gradient that is ever accepted, since who made the run chose the states at which honest executions differ."""
 RESOLUTION = 4.0
 """Roundings that are allowed where honest executions did not differ at all."""
 UPDATE, UPDATE_REFUSED = 1e-6, 1e-4
@@ -70,7 +72,7 @@ class Calibration:
 
     def accepted(self, unit: str) -> float:
         """The largest distance that is within tolerance."""
-        return MARGIN * max(self.noise.get(unit, 0.0), self.resolution)
+        return min(LIMIT, MARGIN * max(self.noise.get(unit, 0.0), self.resolution))
 
     def refused(self, unit: str) -> float:
         """The distance from which on a step is refused; between the two nothing is decided."""
@@ -159,7 +161,8 @@ def distances(ours: Mapping[str, State], theirs: Mapping[str, State]) -> dict[st
                 continue
             apart, size = _apart(mine.get(name), theirs[field].get(name))
             share = whole if field == "gradients" else size
-            found[f"{field}/{name}"] = 0.0 if apart == 0 else apart / share if share else math.inf
+            is_measured = math.isfinite(apart) and math.isfinite(share) and share > 0
+            found[f"{field}/{name}"] = 0.0 if apart == 0 else apart / share if is_measured else math.inf
     return found
 
 
@@ -183,6 +186,12 @@ def _norm(value: Any) -> float:
     return float(torch.linalg.vector_norm(value.double())) if is_real else 0.0
 
 
+def epsilon(value: Any) -> float:
+    """The distance from 1 to the next number of a float tensor's dtype; 0 of anything else."""
+    is_real = isinstance(value, torch.Tensor) and value.dtype.is_floating_point
+    return torch.finfo(value.dtype).eps if is_real else 0.0
+
+
 def rounded(states: dict[str, State], draw: int) -> dict[str, State]:
     """The states with each parameter moved by a rounding up, down or not at all."""
     generator = torch.Generator().manual_seed(draw)
@@ -194,11 +203,23 @@ def rounded(states: dict[str, State], draw: int) -> dict[str, State]:
     return {**states, "parameters": {**states["parameters"], **moved}}
 
 
-def judge(execution: Execution, number: int, calibration: Calibration) -> tuple[bool, dict[str, State]]:
-    """Executes a step from the state just before it and judges what its receipts say of it.
+@dataclass(frozen=True)
+class Judged:
+    """What came of a step that was not refused.
 
-    Returns:
-        Whether all came out bit for bit, and what was computed.
+    Attributes:
+        is_exact: All came out bit for bit.
+        computed: What was computed, by field.
+        hidden: Share of its update by which the recorded one may be off; 0 where its bits came out.
+    """
+
+    is_exact: bool
+    computed: dict[str, State]
+    hidden: float
+
+
+def judge(execution: Execution, number: int, calibration: Calibration) -> Judged:
+    """Executes a step from the state just before it and judges what its receipts say of it.
 
     Raises:
         NotReplayable: Something that is needed is not kept, or nothing can be decided; the reason says which.
@@ -207,20 +228,34 @@ def judge(execution: Execution, number: int, calibration: Calibration) -> tuple[
     receipt = execution.lane.steps[number]
     if execution.lane.is_shared(number):
         raise NotReplayable("of a step of several ranks nothing is judged within tolerance")
-    recorded = execution.stored(receipt, "gradients")
+    try:
+        recorded = execution.stored(receipt, "gradients")
+    except NotReplayable:
+        reason = "its gradient is not stored whole: record with attach(store_gradients=True)"
+        raise NotReplayable(reason) from None
     computed = execution.once(number, recorded)
     _agree(calibration, execution)
+    is_exact = True
     try:
         execution.compare(number, computed)
-        is_exact = True
     except Differs as differs:
         if differs.found.field == "hyperparameters":
             raise
         is_exact = False
-    if not is_exact:
         _judge_computed(execution, number, calibration, computed, recorded)
-    _judge_update(execution, number, computed)
-    return is_exact, computed
+    return Judged(is_exact, computed, _judge_update(execution, number, computed))
+
+
+def begins_alike(execution: Execution, computed: dict[str, State]) -> bool:
+    """Whether the state before the first step is the one that the recipe made, but for roundings."""
+    for field in STATE:
+        recorded = execution.stored(execution.lane.starts[0], field)
+        for name in {*recorded, *computed[field]}:
+            ours = computed[field].get(name)
+            apart, size = _apart(ours, recorded.get(name))
+            if apart > RESOLUTION * epsilon(ours) * size:
+                return False
+    return True
 
 
 def _agree(calibration: Calibration, execution: Execution) -> None:
@@ -252,7 +287,11 @@ def _judge_computed(
     outside = {unit: apart for unit, apart in found.items() if apart > calibration.accepted(unit)}
     if not outside:
         return
-    unit = max(outside, key=lambda unit: outside[unit] / calibration.accepted(unit))
+    field, _, name = (
+        unit := max(outside, key=lambda unit: outside[unit] / calibration.accepted(unit))
+    ).partition("/")
+    if not math.isfinite(_norm(computed[field].get(name))):
+        raise NotReplayable(f"{unit} of step {number} is not finite on this machine")
     refused = calibration.refused(unit)
     if outside[unit] < refused:
         raise NotReplayable(
@@ -279,39 +318,37 @@ def _judge_computed(
     )
 
 
-def _judge_update(execution: Execution, number: int, computed: dict[str, State]) -> None:
-    """Holds the state behind the step against what the optimiser makes of the recorded gradient."""
+def _judge_update(execution: Execution, number: int, computed: dict[str, State]) -> float:
+    """Holds the state behind the step against what the optimiser makes of the recorded gradient; returns what may hide."""
     before = execution.stored(execution.lane.starts[number - 1], "parameters")
-    compared = False
+    compared, hidden = False, 0.0
     for receipt in execution.receipts(number):
         for field in (field for field in UPDATED if any(receipt.fields.get(field, b""))):
             compared |= field == "parameters"
             if execution.is_equal(receipt, field, computed):
                 continue
-            for name, theirs in execution.stored(receipt, field).items():
-                apart, _ = _apart(computed[field].get(name), theirs)
-                change = _apart(before.get(name), theirs)[0] if field == "parameters" else _norm(theirs)
-                grain = (
-                    _norm(theirs) * torch.finfo(theirs.dtype).eps if math.isfinite(apart) and apart else 0.0
-                )
-                if apart <= max(UPDATE * change, grain):
+            after = execution.stored(receipt, field)
+            for name in {*after, *computed[field]}:
+                ours, theirs = computed[field].get(name), after.get(name)
+                apart, size = _apart(ours, theirs)
+                if not apart:
                     continue
-                share = apart / change if change else math.inf
-                if apart <= max(UPDATE_REFUSED * change, UPDATE_REFUSED / UPDATE * grain):
-                    raise NotReplayable(
-                        f"{field} {name} behind step {number} lie {share:.1e} of the update off: "
-                        f"beyond what is accepted, below what is refused"
-                    )
-                raise _refused(
-                    execution,
-                    number,
-                    computed,
-                    f"{field}/{name}",
-                    f"at most {UPDATE:.0e} of the update off, or a rounding",
-                    f"{share:.1e} of the update off",
-                )
+                change = _apart(before.get(name), ours)[0] if field == "parameters" else size
+                # What is stored is rounded, and of a small update that may be much.
+                grain = size * epsilon(ours) if math.isfinite(apart) else 0.0
+                bound = max(UPDATE * change, grain)
+                if apart > bound:
+                    share = f"{apart / change if change else math.inf:.1e} of the update off"
+                    if apart <= bound * UPDATE_REFUSED / UPDATE:
+                        raise NotReplayable(
+                            f"{field} {name} behind step {number}: {share}, beyond what is accepted, below what is refused"
+                        )
+                    expected = f"at most {UPDATE:.0e} of the update off, or a rounding"
+                    raise _refused(execution, number, computed, f"{field}/{name}", expected, share)
+                hidden = max(hidden, bound / change if change else 1.0)
     if not compared:
         raise NotReplayable(f"the parameters behind step {number} are not recorded")
+    return hidden
 
 
 def _refused(

@@ -56,12 +56,13 @@ def record(
     *,
     steps: int = STEPS,
     lie: Callable[[torch.optim.Optimizer], None] | None = None,
+    **options: Any,
 ) -> list[float]:
-    """Trains with a recipe on scikit-learn's digits and records each step; returns the losses."""
+    """Trains with a recipe on scikit-learn's digits, records each step, with options of `attach`; returns the losses."""
     losses: list[float] = []
     with counterfoil.Run.create(path, spec=SPECS[recipe], recipe=recipe.__file__) as run:
         model, optimizer, step = recipe.recipe(run.spec)
-        recorder = run.attach(model, optimizer, every=1, checkpoint_every=20)
+        recorder = run.attach(model, optimizer, **{"every": 1, "checkpoint_every": 20} | options)
         if lie is not None:
             lie(optimizer)
 

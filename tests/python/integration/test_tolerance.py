@@ -1,0 +1,236 @@
+"""On a machine whose bits differ an honest step is accepted, a cheat refused, and what passes is said."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import counterfoil
+from counterfoil.errors import InvalidInput, Refuted
+from counterfoil.torch import Calibration, calibrate, replay
+from counterfoil.torch.demo import lying, mlp, transformer
+from counterfoil.torch.tolerance import LIMIT, MARGIN, distances
+from replays import MLP, TRANSFORMER, record
+
+ELSEWHERE = {"ATEN_CPU_CAPABILITY": "default", "mkldnn": False}
+STEPS = 3
+# Wide enough for some bit of each step to differ.
+WIDE = {**MLP, "hidden": 64}
+WHOLE = {"spec": WIDE, "checkpoint_every": 1, "store_gradients": True, "steps": STEPS}
+
+pytestmark = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has one kind of kernels"
+)
+
+
+def pin(path):
+    return counterfoil.Record(path).recipe_digest
+
+
+def scaled(factor):
+    """A lie for a trainer: the gradient that is applied and recorded is `factor` times the computed one."""
+
+    def install(optimizer):
+        def scale(*_):
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.grad.mul_(factor)
+
+        optimizer.register_step_pre_hook(scale)
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("honest") / "run", **WHOLE)
+
+
+@pytest.fixture(scope="module")
+def thresholds(honest):
+    return calibrate(honest, recipe=pin(honest), environment=ELSEWHERE)
+
+
+def judged(path, thresholds, **options):
+    return replay(path, "all", recipe=pin(path), tolerance=thresholds, environment=ELSEWHERE, **options)
+
+
+def test_an_honest_run_is_accepted_where_its_bits_differ(honest, thresholds):
+    verdict = judged(honest, thresholds, require={"recipe": True, "replayed": STEPS})
+    assert verdict.status == "verified", str(verdict)
+    assert (
+        f"within tolerance {STEPS} of {STEPS} by you (not seen: changes of a gradient" in verdict.transition
+    )
+    assert any(thresholds.digest in note for note in verdict.notes)
+    document = json.loads(verdict.to_json())["transition"]
+    assert document["tolerated"] == STEPS and document["replayed"] == 0
+
+
+def test_an_initial_state_that_is_rounded_otherwise_takes_nothing_from_the_run(tmp_path):
+    """Random weights as well are computed, and by other kernels to other bits."""
+    path = record(tmp_path / "run", **WHOLE | {"spec": MLP})
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert verdict.status == "verified", str(verdict)
+    assert "the initial state is the one that the recipe makes, but for roundings" in verdict.notes
+
+
+def test_a_transformer_is_accepted_as_well(tmp_path):
+    path = record(tmp_path / "run", transformer, **WHOLE | {"spec": TRANSFORMER})
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert verdict.status == "verified" and f"within tolerance {STEPS} of {STEPS}" in verdict.transition
+
+
+@pytest.mark.parametrize(
+    ("lie", "field"),
+    [
+        ({"lie": scaled(1.0001)}, "gradients"),
+        ({"lie": scaled(0.0)}, "gradients"),
+        ({"told": 0.999}, "metrics"),
+    ],
+)
+def test_a_lie_is_refused_where_bits_differ(tmp_path, thresholds, lie, field):
+    path = record(tmp_path / "run", **WHOLE, **lie)
+    assert counterfoil.verify(path).status == "verified", (
+        "its signatures and its updates are those of the lie"
+    )
+    with pytest.raises(Refuted) as caught:
+        judged(path, thresholds)
+    assert caught.value.verdict.broken[0].edge.startswith(f"step 1: {field} ")
+    assert "off" in caught.value.verdict.broken[0].actual
+
+
+def test_an_update_lie_is_refused_where_no_core_executes_the_optimiser(tmp_path):
+    source = Path(mlp.__file__).read_text().replace("SGD", "RMSprop").replace(", nesterov=True", "")
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(source)
+    namespace = {}
+    exec(compile(source, str(recipe), "exec"), namespace)  # the module under test is the package's, changed
+    module = type("module", (), {"recipe": staticmethod(namespace["recipe"]), "__file__": str(recipe)})
+    honest, liar = (
+        record(tmp_path / name, module, **WHOLE, lie=lie)
+        for name, lie in (("honest", None), ("liar", lying(2)))
+    )
+    thresholds = calibrate(honest, recipe=pin(honest), environment=ELSEWHERE)
+    assert judged(honest, thresholds).status == "verified"
+    with pytest.raises(Refuted, match="step 2: parameters"):
+        judged(liar, thresholds)
+
+
+def test_no_tolerance_excuses_a_difference_on_the_same_machine(tmp_path, thresholds):
+    """Else a drift below the thresholds would pass where bits decide."""
+    path = record(tmp_path / "run", **WHOLE, lie=scaled(1 + 2e-7))
+    assert judged(path, thresholds).status == "verified", "what a tolerance hides"
+    local = calibrate(path, recipe=pin(path))
+    with pytest.raises(Refuted, match="step 1: gradients"):
+        replay(path, "all", recipe=pin(path), tolerance=local)
+
+
+def test_a_run_without_stored_gradients_is_undecided_by_name(tmp_path):
+    path = record(tmp_path / "run", spec=WIDE, checkpoint_every=1, steps=STEPS)
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert verdict.status == "undecided"
+    assert any(
+        "step 1 not judged" in missing and "store_gradients" in missing for missing in verdict.missing
+    ), verdict.missing
+
+
+def test_a_step_without_a_state_before_it_is_undecided_by_name(tmp_path):
+    path = record(tmp_path / "run", **WHOLE | {"checkpoint_every": 2})
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert [missing for missing in verdict.missing if "step 2 not judged: no state" in missing]
+
+
+KINK = """
+import torch
+
+def recipe(spec):
+    model = torch.nn.Linear(64, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=spec["learning_rate"])
+
+    def step(batch, number, log):
+        images, labels = batch
+        optimizer.zero_grad()
+        out = model(images.flatten(1))
+        loss = torch.nn.functional.cross_entropy(out, labels)
+        # On which side of the kink a sum lies is decided by its last bits.
+        grain = (out.detach().double() * 2.0**24).sum() % 2
+        (loss * (1 + 0.01 * grain)).backward()
+        log(loss=loss)
+        optimizer.step()
+
+    return model, optimizer, step
+"""
+
+
+def test_nobody_is_accused_where_a_rounding_of_the_state_moves_the_gradient_as_far(tmp_path):
+    """Two honest machines may lie on two sides of a kink."""
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(KINK)
+    namespace = {}
+    exec(compile(KINK, str(recipe), "exec"), namespace)
+    module = type("module", (), {"recipe": staticmethod(namespace["recipe"]), "__file__": str(recipe)})
+    path = record(tmp_path / "run", module, recipe=recipe, **WHOLE, lie=scaled(1.01))
+    found = calibrate(path, recipe=pin(path), environment=ELSEWHERE)
+    tight = dataclasses.replace(found, noise={}, resolution=1e-7)
+    verdict = judged(path, tight)
+    assert verdict.status == "undecided"
+    assert any("no machine can decide" in missing for missing in verdict.missing)
+
+
+def test_thresholds_of_another_training_or_machine_are_refused(tmp_path, honest, thresholds):
+    other = record(tmp_path / "run", **WHOLE | {"spec": MLP})
+    with pytest.raises(InvalidInput, match="another spec"):
+        judged(other, thresholds)
+    with pytest.raises(InvalidInput, match="another recipe"):
+        judged(honest, dataclasses.replace(thresholds, recipe="0x" + "00" * 32))
+    moved = dataclasses.replace(thresholds, local={**thresholds.local, "processor": "another"})
+    assert judged(honest, moved).status == "undecided"
+
+
+def test_thresholds_are_read_as_they_were_written(tmp_path, thresholds):
+    file = tmp_path / "calibration.json"
+    thresholds.save(file)
+    assert Calibration.load(file) == thresholds and Calibration.load(file).digest == thresholds.digest
+    document = json.loads(file.read_text())
+    for damaged in (
+        {"noise": {"gradients/x": "1"}},
+        {"resolution": float("nan")},
+        {"steps": 3},
+        {"more": 1},
+        {"noise": 1},
+    ):
+        file.write_text(json.dumps(document | damaged))
+        with pytest.raises(InvalidInput, match="is no calibration"):
+            Calibration.load(file)
+    file.write_text("[" * 100_000)
+    with pytest.raises(InvalidInput, match="is no calibration"):
+        Calibration.load(file)
+
+
+def test_whoever_made_the_run_cannot_widen_the_thresholds_beyond_the_limit(thresholds):
+    """The states at which honest executions differ are the prover's."""
+    wide = dataclasses.replace(thresholds, noise=dict.fromkeys(thresholds.noise, 1.0))
+    assert {wide.accepted(unit) for unit in wide.noise} == {LIMIT}
+
+
+def test_thresholds_say_what_they_hide(thresholds):
+    """In a coarse precision a sample can be left out unseen, and the verdict has to say so."""
+    coarse = dataclasses.replace(thresholds, cheats={"one sample of a batch left out": 0.7, "other": 50.0})
+    assert coarse.not_seen()[1:] == ["one sample of a batch left out"]
+    assert thresholds.cheats["one sample of a batch left out"] > 100
+    assert all(thresholds.accepted(unit) >= MARGIN * noise for unit, noise in thresholds.noise.items())
+
+
+def test_distances_of_what_is_no_number_or_another_shape_are_infinite():
+    """A NaN compares false with every threshold, and so would pass."""
+    ours = {"gradients": {"a": torch.tensor([1.0, 2.0]), "b": None}}
+    for theirs in (torch.tensor([1.0, float("nan")]), torch.tensor([1.0]), torch.tensor([1, 2]), None):
+        assert distances(ours, {"gradients": {"a": theirs, "b": None}})["gradients/a"] == float("inf")
+    assert distances(ours, {"gradients": {"a": ours["gradients"]["a"]}}) == {
+        "gradients/a": 0.0,
+        "gradients/b": 0.0,
+    }
+    nan = {"gradients": {"a": torch.tensor([float("nan")])}}
+    assert distances(nan, {"gradients": {"a": torch.tensor([float("nan")])}})["gradients/a"] == 0.0
+    assert distances(nan, {"gradients": {"a": torch.tensor([1.0])}})["gradients/a"] == float("inf")
