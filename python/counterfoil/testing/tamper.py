@@ -62,7 +62,8 @@ def _edit(run: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
     write_frames(journal, change(read_frames(journal)))
 
 
-def _receipts(frames: list[bytes], kind: int) -> list[int]:
+def places_of(frames: list[bytes], kind: int) -> list[int]:
+    """Which of a journal's payloads are receipts of this kind."""
     head = RECEIPT + struct.pack(">H", kind)
     return [at for at, frame in enumerate(frames) if frame.startswith(head)]
 
@@ -85,7 +86,7 @@ def edit_a_loss(run: Path) -> None:
     """Lowers the loss that the middle step's opening shows."""
 
     def change(frames: list[bytes]) -> list[bytes]:
-        steps = _receipts(frames, STEP)
+        steps = places_of(frames, STEP)
         digest = frames[steps[len(steps) // 2]][3:35]
         at = next(at for at, frame in enumerate(frames) if frame.startswith(OPENING + digest))
         start, end = _fields(frames[at])[METRICS]
@@ -100,7 +101,7 @@ def flip_a_checkpoint_weight(run: Path) -> None:
     """Flips one bit of a tensor stored with the last checkpoint."""
     (journal,) = run.glob("workers/*/0/journal")
     frames = read_frames(journal)
-    digest = frames[_receipts(frames, CHECKPOINT)[-1]][3:35]
+    digest = frames[places_of(frames, CHECKPOINT)[-1]][3:35]
     opening = next(frame for frame in frames if frame.startswith(OPENING + digest))
     start, _ = _fields(opening)[PARAMETERS]
     stored = run / "objects" / opening[start : start + 32].hex()
@@ -111,7 +112,7 @@ def change_a_receipt(run: Path) -> None:
     """Changes the gradient's digest in the body of the middle step's receipt."""
 
     def change(frames: list[bytes]) -> list[bytes]:
-        steps = _receipts(frames, STEP)
+        steps = places_of(frames, STEP)
         at = steps[len(steps) // 2]
         frames[at] = _flip(frames[at], 100 + 32 * (8 + 5))
         return frames
@@ -123,7 +124,7 @@ def drop_a_receipt(run: Path) -> None:
     """Leaves out the middle step's receipt."""
 
     def change(frames: list[bytes]) -> list[bytes]:
-        steps = _receipts(frames, STEP)
+        steps = places_of(frames, STEP)
         del frames[steps[len(steps) // 2]]
         return frames
 
@@ -134,7 +135,7 @@ def cut_behind_the_anchor(run: Path) -> None:
     """Ends the ledger at its middle step, as if the rest had never happened."""
 
     def change(frames: list[bytes]) -> list[bytes]:
-        steps = _receipts(frames, STEP)
+        steps = places_of(frames, STEP)
         return [frame for frame in frames[: steps[len(steps) // 2] + 1] if not frame.startswith(HEAD)]
 
     _edit(run, change)
