@@ -13,7 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from counterfoil.attacks import forged_loss
+from counterfoil.attacks import (
+    backdating,
+    checkpoint_swap,
+    cross_chain_replay,
+    cross_run_replay,
+    data_after_the_fact,
+    dropped_rank,
+    duplicated_last_leaf,
+    earlier_timestamp,
+    edited_recipe,
+    equal_bytes,
+    equal_values,
+    equivocation,
+    forged_loss,
+    forked_run,
+    guessed_leaf,
+    hostile_bundle,
+    lost_anchor,
+    receipt_in_another_lane,
+    replayed_receipt,
+    rotated_key,
+    second_preimage,
+    signature_malleability,
+    stolen_key,
+    torn_tail,
+    truncated_ledger,
+    work_in_two_lanes,
+    zero_address,
+)
 from counterfoil.attacks.unmounted import UNMOUNTED
 from counterfoil.errors import InvalidInput
 
@@ -36,7 +64,35 @@ class Attack(Protocol):
         """Judges with the defence; None when it accepts, else what it found."""
 
 
-ATTACKS: tuple[Attack, ...] = (forged_loss,)
+ATTACKS: tuple[Attack, ...] = (
+    forged_loss,
+    replayed_receipt,
+    receipt_in_another_lane,
+    work_in_two_lanes,
+    cross_run_replay,
+    cross_chain_replay,
+    earlier_timestamp,
+    data_after_the_fact,
+    backdating,
+    checkpoint_swap,
+    equivocation,
+    forked_run,
+    truncated_ledger,
+    torn_tail,
+    dropped_rank,
+    signature_malleability,
+    zero_address,
+    second_preimage,
+    duplicated_last_leaf,
+    equal_values,
+    equal_bytes,
+    stolen_key,
+    rotated_key,
+    guessed_leaf,
+    lost_anchor,
+    hostile_bundle,
+    edited_recipe,
+)
 
 
 @dataclass(frozen=True)

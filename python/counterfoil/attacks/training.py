@@ -19,6 +19,7 @@ STEPS = 6
 def train(
     folder: Path,
     *,
+    recipe: str | Path = mlp.__file__,
     told: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
     prepare: Callable[[torch.nn.Module, torch.optim.Optimizer], None] = lambda model, optimizer: None,
     **options: Any,
@@ -27,6 +28,7 @@ def train(
 
     Args:
         folder: The run is its folder `run`.
+        recipe: The file that is handed over; by default the one that is executed.
         told: Makes the loss that is logged from the one that was computed.
         prepare: Called behind `attach`, before the first step.
         options: As of `Run.attach`.
@@ -36,7 +38,7 @@ def train(
     """
     path = folder / "run"
     torch.set_num_threads(1)  # small layers: a second thread costs more than it brings
-    with counterfoil.Run.create(path, spec=SPEC, recipe=mlp.__file__) as run:
+    with counterfoil.Run.create(path, spec=SPEC, recipe=recipe) as run:
         model, optimizer, step = mlp.recipe(run.spec)
         recorder = run.attach(model, optimizer, **{"every": 1, "checkpoint_every": 3} | options)
         prepare(model, optimizer)

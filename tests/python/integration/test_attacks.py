@@ -1,0 +1,166 @@
+"""Every attack goes through where its defence is off, and is caught where it is on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from counterfoil import Key
+from counterfoil.attacks import (
+    ATTACKS,
+    backdating,
+    checkpoint_swap,
+    cross_chain_replay,
+    duplicated_last_leaf,
+    earlier_timestamp,
+    equal_bytes,
+    equal_values,
+    guessed_leaf,
+    hostile_bundle,
+    name_of,
+    plain_tree,
+    row,
+    scoreboard,
+    second_preimage,
+    signature_malleability,
+    zero_address,
+)
+from counterfoil.attacks.judging import by_chain, by_each_receipt
+from counterfoil.attacks.ledgers import Dated, PublicChain, journal, record, resigned
+from counterfoil.attacks.unmounted import UNMOUNTED
+from counterfoil.errors import InvalidInput
+from counterfoil.testing import signing
+from counterfoil.testing.resign import resign
+from counterfoil.testing.tamper import read_frames, write_frames
+
+EXPECTED_NOT_CAUGHT: dict[str, str] = {}
+"""Attacks that go through, each with the page that says so."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKS, ids=name_of)
+def test_an_attack_is_caught(attack: ModuleType, tmp_path: Path) -> None:
+    """A defence that is gone or refuses honest people, or an attack that was never one."""
+    found = row(attack, tmp_path)
+    expected = "not caught" if found.name in EXPECTED_NOT_CAUGHT else "caught"
+    assert found.outcome == expected, found.found
+    assert found.summary.endswith(".")
+    assert "\n\nDefence: " in (attack.__doc__ or "") or expected == "not caught"
+
+
+def test_names_are_taken_once_and_checked(tmp_path: Path) -> None:
+    """A row that hides another one, or a misspelt name that runs nothing."""
+    names = [name_of(attack) for attack in ATTACKS] + [name for name, *_ in UNMOUNTED]
+    assert len(names) == len({*names})
+    assert {outcome for _, outcome, _ in UNMOUNTED} == {"open", "out of scope"}
+    with pytest.raises(InvalidInput, match="no such attack"):
+        next(scoreboard(tmp_path, ["equal-values", "unknown"]))
+    assert [each.name for each in scoreboard(tmp_path, ["equal-values"])] == ["equal-values"]
+
+
+def test_a_row_is_broken_where_the_attack_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board that counts an attack as caught which fails by itself, or whose defence refuses everybody."""
+    monkeypatch.setattr(equal_values, "undefended", lambda case: "seen")
+    assert row(equal_values, tmp_path / "seen").outcome == "broken"
+    monkeypatch.undo()
+    monkeypatch.setattr(equal_values, "defended", lambda case: "refused")
+    assert row(equal_values, tmp_path / "refused").outcome == "broken"
+    monkeypatch.setattr(equal_values, "defended", lambda case: None)
+    assert row(equal_values, tmp_path / "none").outcome == "not caught"
+
+
+# Each tool without the defence refuses what is grossly wrong, and takes what is honest.
+
+
+def test_each_receipt_alone_is_still_checked(tmp_path: Path) -> None:
+    """A naive verifier that looks at nothing."""
+    path = record(tmp_path / "run")
+    assert by_each_receipt(path) is None
+    Key.generate(tmp_path / "stranger.key")
+    resign(path, bytes.fromhex((tmp_path / "stranger.key").read_text()), lambda told: None)
+    assert "is no key of" in str(by_each_receipt(path))
+
+
+@pytest.mark.parametrize("attack", [signature_malleability, zero_address], ids=name_of)
+def test_a_contract_refuses_a_signature_of_somebody_else(attack: ModuleType, tmp_path: Path) -> None:
+    """A recovery whose answer is compared with nothing."""
+    case = attack.mount(tmp_path, honest=False)
+    resigned(case.path, lambda signature: signing.sign(bytes(32), bytes(31) + b"\x07"))
+    assert "is signed by" in attack.undefended(case)
+
+
+def test_a_ledger_of_any_chain_refuses_another_signer(tmp_path: Path) -> None:
+    """A signature that is not recovered at all."""
+    case = cross_chain_replay.mount(tmp_path, honest=False)
+    other = replace(case, signature=signing.sign(signing.typed_digest(case.document), bytes(31) + b"\x07"))
+    assert "signed by" in str(cross_chain_replay.undefended(other))
+
+
+def test_times_that_receipts_tell_are_read(tmp_path: Path) -> None:
+    """A naive judge of time that is content with any time."""
+    late = backdating.mount(tmp_path / "late", honest=True)
+    assert "behind the deadline" in str(backdating.undefended(replace(late, deadline=0)))
+    claim = earlier_timestamp.mount(tmp_path / "claim", honest=True)
+    assert "earlier time" in str(earlier_timestamp.undefended(claim))
+
+
+def test_a_loader_refuses_a_checkpoint_that_was_cut(tmp_path: Path) -> None:
+    """A loader that takes any bytes for a tensor."""
+    path = checkpoint_swap.mount(tmp_path, honest=True)
+    (stored,) = (path / "objects").iterdir()
+    stored.write_bytes(stored.read_bytes()[:-4])
+    assert "does not have 2400 bytes" in str(checkpoint_swap.undefended(path))
+
+
+def test_a_plain_tree_refuses_other_leaves(tmp_path: Path) -> None:
+    """A tree that proves everything."""
+    case = second_preimage.mount(tmp_path, honest=False)
+    leaf, *rest = case.plain
+    assert second_preimage.undefended(replace(case, plain=(leaf + b"x", *rest)))
+    assert plain_tree.includes(*second_preimage.mount(tmp_path, honest=True).plain)
+    assert duplicated_last_leaf.undefended((b"a" * 3000, b"b" * 3000))
+
+
+@pytest.mark.parametrize("attack", [equal_values, equal_bytes], ids=name_of)
+def test_a_careless_comparison_refuses_another_tensor(attack: ModuleType, tmp_path: Path) -> None:
+    """A comparison that takes any version."""
+    case = attack.mount(tmp_path, honest=False)
+    other = {"everything": {"w": np.full((2, 3), 9, np.float32)}}
+    assert "where everything is another" in attack.undefended(replace(case, versions=other))
+
+
+def test_a_search_finds_only_what_is_among_its_candidates(tmp_path: Path) -> None:
+    """A search that finds whatever it is shown."""
+    case = guessed_leaf.mount(tmp_path, honest=False)
+    assert guessed_leaf.undefended(case) is None
+    assert guessed_leaf.undefended(replace(case, public=bytes(32)))
+
+
+def test_a_careless_reader_checks_hashes_and_writes_outside(tmp_path: Path) -> None:
+    """A reader that refuses nothing, or an escape that escapes nowhere."""
+    case = hostile_bundle.mount(tmp_path, honest=False)
+    assert hostile_bundle.undefended(case) is None
+    assert (case.target / "escape" / "escaped.py").read_text() == "x = 1\n"
+    shutil.copy(case.bundles[0], tmp_path / "damaged")
+    data = bytearray((tmp_path / "damaged").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "damaged").write_bytes(data)
+    assert "has another hash" in str(
+        hostile_bundle.undefended(replace(case, bundles=(tmp_path / "damaged",)))
+    )
+
+
+def test_a_chain_that_counts_as_public_is_still_asked(tmp_path: Path) -> None:
+    """A judge by a chain that takes an anchor's own word."""
+    path, chain = record(tmp_path / "run"), PublicChain.dev(tmp_path / "chain")
+    assert "cover 0 of 7 receipts" in str(by_chain(Dated(path, chain)))
+    chain.anchor(path)
+    assert by_chain(Dated(path, chain)) is None
+    frames = read_frames(journal(path))
+    write_frames(journal(path), frames[:-2])
+    assert "anchor" in str(by_chain(Dated(path, chain)))
