@@ -130,7 +130,8 @@ def scoreboard(folder: Path, names: Sequence[str] = ()) -> Iterator[Row]:
     known = {name_of(attack): attack for attack in ATTACKS}
     unknown = sorted({*names} - {*known})
     if unknown:
-        raise InvalidInput("no such attack", expected=", ".join(sorted(known)), actual=", ".join(unknown))
+        there, asked = ", ".join(sorted(known)), ", ".join(unknown)
+        raise InvalidInput(f"there is no attack {asked}; there are {there}", expected=there, actual=asked)
     for name, attack in known.items():
         if not names or name in names:
             yield row(attack, folder / name)

@@ -25,6 +25,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 import counterfoil
 from counterfoil.attest import reveal as reveal_answers
 from counterfoil.cli import checkpoint
+from counterfoil.cli.attacks import attacks
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
@@ -431,6 +432,9 @@ def _rehearse(recipe: str, spec: str, steps: int) -> list[Finding]:
         raise typer.BadParameter(f"{spec!r} is no JSON object", param_hint="--spec")
     with _working(f"Recording {steps} steps of {recipe} and executing them again"):
         return rehearse(recipe, document, steps=steps)
+
+
+app.command()(attacks)
 
 
 def main() -> None:

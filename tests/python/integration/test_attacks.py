@@ -58,7 +58,7 @@ def test_names_are_taken_once_and_checked(tmp_path: Path) -> None:
     names = [name_of(attack) for attack in ATTACKS] + [name for name, *_ in UNMOUNTED]
     assert len(names) == len({*names})
     assert {outcome for _, outcome, _ in UNMOUNTED} == {"open", "out of scope"}
-    with pytest.raises(InvalidInput, match="no such attack"):
+    with pytest.raises(InvalidInput, match="there is no attack unknown; there are backdating"):
         next(scoreboard(tmp_path, ["equal-values", "unknown"]))
     assert [each.name for each in scoreboard(tmp_path, ["equal-values"])] == ["equal-values"]
 

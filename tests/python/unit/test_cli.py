@@ -70,6 +70,24 @@ def test_a_sample_that_may_have_been_used_is_4(command, tmp_path: Path) -> None:
     assert command("uses", run.path, "11" * 32)[:2] == (0, "never used in the 1 steps of the lanes shown\n")
 
 
+def test_attacks_touch_no_key_of_the_user(command, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board that signs its forgeries with the device key, or calls an attack caught that is none."""
+    before = every_file(home)
+    code, out, _ = command("attacks", "torn-tail", "second-preimage")
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines() if "caught" in line] == [
+        ["torn-tail", "caught"], ["second-preimage", "caught"], ["2", "caught"],
+    ]  # fmt: skip
+    assert every_file(home) == before
+    assert os.environ["COUNTERFOIL_HOME"] == str(home)
+    code, _, err = command("attacks", "torn-tails")
+    assert code == 1
+    assert "there is no attack torn-tails; there are" in err
+    monkeypatch.setattr("counterfoil.attacks.second_preimage.undefended", lambda case: "seen")
+    code, out, _ = command("attacks", "second-preimage", "--json")
+    assert (code, [row["outcome"] for row in json.loads(out)]) == (1, ["broken"])
+
+
 def test_environments_are_shown_and_compared(command, tmp_path: Path) -> None:
     paths = []
     for threads in (1, 2):
