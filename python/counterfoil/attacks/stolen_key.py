@@ -1,6 +1,7 @@
 """A thief goes on signing with a session key behind its revocation.
 
 Defence: the revocation stands on a chain, and what no earlier anchor covers does not count any more.
+What the thief signed before counts, in that lane alone.
 """
 
 import time
