@@ -1,10 +1,12 @@
 //! The verdict: four lines that are never merged into one word, and a status that names the
 //! requirement it speaks of.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::lines::{integrity_line, outdated, shown, signer_line, time_line, trained, transition_line};
-use super::{Edge, Findings, Standing};
+use super::{Anchored, Edge, Findings, Standing};
 use crate::primitives::{Address, Digest};
 
 /// What a verifier demands beyond integrity.
@@ -343,6 +345,22 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
     }
     for (what, count) in &findings.missing {
         notes.push(format!("{count} {what}s are missing: they were withheld or erased"));
+    }
+    for head in &judgement.heads {
+        let is_held = |anchor: &&Anchored| {
+            (anchor.worker, anchor.lane) == (head.worker, head.lane) && anchor.standing == Standing::Held
+        };
+        let held: BTreeSet<u64> =
+            findings.anchored.iter().filter(is_held).map(|anchor| anchor.index).collect();
+        if (held.len() as u64) < head.count {
+            notes.push(format!(
+                "the chain holds {} anchors of {} lane {}, and {} are shown here: the others may be of another history",
+                head.count,
+                head.worker,
+                head.lane,
+                held.len()
+            ));
+        }
     }
     if let Some(thresholds) = judgement.thresholds.filter(|_| judgement.tolerated > 0) {
         notes.push(format!("the thresholds of the tolerance are those of calibration {thresholds}"));

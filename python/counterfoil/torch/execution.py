@@ -212,10 +212,7 @@ class Execution:
         Raises:
             NotReplayable: The state before it is not stored, or the child gave no usable answer.
         """
-        checkpoint = self.lane.starts.get(number - 1)
-        if checkpoint is None:
-            raise NotReplayable("no state is stored just before it")
-        states = self._restored(checkpoint)
+        states = self._restored(self.start(number))
         self.child.stands = None
         self.child.begun.append((self, number - 1))
         self._request(number, states, change, exchange=recorded is not None)
@@ -376,6 +373,17 @@ class Execution:
             value.nbytes for state in states.values() for value in state.values() if value is not None
         )
         return states
+
+    def start(self, number: int) -> Receipt:
+        """The checkpoint just before a step.
+
+        Raises:
+            NotReplayable: There is none.
+        """
+        checkpoint = self.lane.starts.get(number - 1)
+        if checkpoint is None:
+            raise NotReplayable("no state is stored just before it")
+        return checkpoint
 
     def receipts(self, number: int) -> list[Receipt]:
         """The receipt of a step, and those of the checkpoints behind it."""

@@ -406,6 +406,10 @@ def _reported(parts: list[Part], notes: list[str], tolerance: Calibration | None
             "recipe keeps"
             for each in differing
         ]
+    chosen = [step for part in parts for step in part.steps if step]
+    if chosen and not (replayed or tolerated or undecided or any(part.contributed for part in parts)):
+        # Else who asked for a replay could take the verdict on signatures for its outcome.
+        undecided.append(f"none of the {len(chosen)} chosen steps could be executed: the notes say why")
     begins = [part.begins for part in parts if part.steps == [0]]
     not_seen = tolerance.not_seen() if tolerance and tolerated else []
     hidden = max((part.hidden for part in parts), default=0.0)

@@ -37,8 +37,8 @@ MARGIN, REFUSAL, LIMIT = 4.0, 4.0, 0.05
 share of a gradient that is ever accepted, since who made the run chose the states at which honest executions differ."""
 RESOLUTION = 4.0
 """Roundings that are allowed where honest executions did not differ at all."""
-UPDATE, UPDATE_REFUSED = 1e-6, 1e-4
-"""Share of an update that is accepted, and that is refused."""
+UPDATE, UPDATE_REFUSAL = 1e-6, 10.0
+"""Share of an update that is accepted, and how much more than what is accepted is refused."""
 DRAWS = 8
 """How often the state before a step is changed by roundings before a difference is held against the run."""
 
@@ -228,6 +228,7 @@ def judge(execution: Execution, number: int, calibration: Calibration) -> Judged
     receipt = execution.lane.steps[number]
     if execution.lane.is_shared(number):
         raise NotReplayable("of a step of several ranks nothing is judged within tolerance")
+    execution.start(number)
     try:
         recorded = execution.stored(receipt, "gradients")
     except NotReplayable:
@@ -320,7 +321,7 @@ def _judge_computed(
 
 def _judge_update(execution: Execution, number: int, computed: dict[str, State]) -> float:
     """Holds the state behind the step against what the optimiser makes of the recorded gradient; returns what may hide."""
-    before = execution.stored(execution.lane.starts[number - 1], "parameters")
+    before = execution.stored(execution.start(number), "parameters")
     compared, hidden = False, 0.0
     for receipt in execution.receipts(number):
         for field in (field for field in UPDATED if any(receipt.fields.get(field, b""))):
@@ -329,26 +330,38 @@ def _judge_update(execution: Execution, number: int, computed: dict[str, State])
                 continue
             after = execution.stored(receipt, field)
             for name in {*after, *computed[field]}:
-                ours, theirs = computed[field].get(name), after.get(name)
-                apart, size = _apart(ours, theirs)
-                if not apart:
-                    continue
-                change = _apart(before.get(name), ours)[0] if field == "parameters" else size
-                # What is stored is rounded, and of a small update that may be much.
-                grain = size * epsilon(ours) if math.isfinite(apart) else 0.0
-                bound = max(UPDATE * change, grain)
-                if apart > bound:
-                    share = f"{apart / change if change else math.inf:.1e} of the update off"
-                    if apart <= bound * UPDATE_REFUSED / UPDATE:
+                ours = computed[field].get(name)
+                off, limit = _off(field, before.get(name), ours, after.get(name))
+                if off > limit:
+                    unit, share = f"{field}/{name}", f"{off:.1e} of the update off"
+                    if off < UPDATE_REFUSAL * limit:
                         raise NotReplayable(
-                            f"{field} {name} behind step {number}: {share}, beyond what is accepted, below what is refused"
+                            f"{unit} behind step {number} is {share}: beyond the {limit:.1e} that are accepted"
                         )
-                    expected = f"at most {UPDATE:.0e} of the update off, or a rounding"
-                    raise _refused(execution, number, computed, f"{field}/{name}", expected, share)
-                hidden = max(hidden, bound / change if change else 1.0)
+                    expected = f"at most {limit:.1e} of the update off, as roundings are"
+                    raise _refused(execution, number, computed, unit, expected, share)
+                hidden = max(hidden, limit if off else 0.0)
     if not compared:
         raise NotReplayable(f"the parameters behind step {number} are not recorded")
     return hidden
+
+
+def _off(field: str, before: Any, ours: Any, theirs: Any) -> tuple[float, float]:
+    """By which share of itself an update is off, and how much of that roundings may be.
+
+    Roundings of what is stored may be much of a small update, but they do not all point along it: where no element is
+    off by more than they are, what counts is how far the update is off in its own direction, as by another
+    learning rate.
+    """
+    apart, size = _apart(ours, theirs)
+    if apart == 0 or not math.isfinite(apart):
+        return apart, UPDATE
+    update = ours.double() - before.double() if field == "parameters" else ours.double()
+    change, grain = _norm(update), size * epsilon(ours)
+    if change == 0 or apart > max(UPDATE * change, grain):
+        return apart / change if change else math.inf, UPDATE
+    along = float(((theirs.double() - ours.double()) * update).sum()) / change**2
+    return abs(along), max(UPDATE, 4 * grain / change / math.sqrt(ours.numel()))
 
 
 def _refused(

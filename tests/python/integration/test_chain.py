@@ -150,6 +150,15 @@ def test_an_open_run_is_anchored_again_and_again(chain: Chain, tmp_path: Path) -
     assert "self-anchored" in counterfoil.verify(run.path, chain=chain).time
 
 
+def test_an_anchor_that_the_chain_holds_and_the_folder_does_not_is_told(chain: Chain, copy: Path) -> None:
+    """Else who signed a second history only had to leave the first one's anchor away."""
+    chain.anchor(copy)
+    assert not any("the chain holds" in note for note in counterfoil.verify(copy, chain=chain).notes)
+    (copy / "anchors" / "0.json").unlink()
+    notes = counterfoil.verify(copy, chain=chain).notes
+    assert any("the chain holds 1 anchors" in note and "0 are shown" in note for note in notes)
+
+
 def test_lanes_have_anchors_of_their_own(chain: Chain, tmp_path: Path) -> None:
     with samples.create(tmp_path / "run") as run:
         other = Key.generate(tmp_path / "other.key")

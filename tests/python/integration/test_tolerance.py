@@ -9,9 +9,8 @@ import torch
 
 import counterfoil
 from counterfoil.errors import InvalidInput, Refuted
-from counterfoil.torch import Calibration, calibrate, replay
+from counterfoil.torch import calibrate, replay
 from counterfoil.torch.demo import lying, mlp, transformer
-from counterfoil.torch.tolerance import LIMIT, MARGIN, distances
 from replays import MLP, TRANSFORMER, record
 
 ELSEWHERE = {"ATEN_CPU_CAPABILITY": "default", "mkldnn": False}
@@ -20,9 +19,12 @@ STEPS = 3
 WIDE = {**MLP, "hidden": 64}
 WHOLE = {"spec": WIDE, "checkpoint_every": 1, "store_gradients": True, "steps": STEPS}
 
-pytestmark = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has one kind of kernels"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has one kind of kernels"
+    ),
+]
 
 
 def pin(path):
@@ -63,6 +65,7 @@ def test_an_honest_run_is_accepted_where_its_bits_differ(honest, thresholds):
         f"within tolerance {STEPS} of {STEPS} by you (not seen: changes of a gradient" in verdict.transition
     )
     assert any(thresholds.digest in note for note in verdict.notes)
+    assert thresholds.cheats["one sample of a batch left out"] > 100
     document = json.loads(verdict.to_json())["transition"]
     assert document["tolerated"] == STEPS and document["replayed"] == 0
 
@@ -131,14 +134,14 @@ def test_a_run_without_stored_gradients_is_undecided_by_name(tmp_path):
     verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
     assert verdict.status == "undecided"
     assert any(
-        "step 1 not judged" in missing and "store_gradients" in missing for missing in verdict.missing
+        "step 3 not judged" in missing and "store_gradients" in missing for missing in verdict.missing
     ), verdict.missing
 
 
 def test_a_step_without_a_state_before_it_is_undecided_by_name(tmp_path):
-    path = record(tmp_path / "run", **WHOLE | {"checkpoint_every": 2})
+    path = record(tmp_path / "run", **WHOLE | {"checkpoint_every": 3})
     verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
-    assert [missing for missing in verdict.missing if "step 2 not judged: no state" in missing]
+    assert "step 3 not judged: no state is stored just before it" in verdict.missing
 
 
 KINK = """
@@ -186,51 +189,3 @@ def test_thresholds_of_another_training_or_machine_are_refused(tmp_path, honest,
         judged(honest, dataclasses.replace(thresholds, recipe="0x" + "00" * 32))
     moved = dataclasses.replace(thresholds, local={**thresholds.local, "processor": "another"})
     assert judged(honest, moved).status == "undecided"
-
-
-def test_thresholds_are_read_as_they_were_written(tmp_path, thresholds):
-    file = tmp_path / "calibration.json"
-    thresholds.save(file)
-    assert Calibration.load(file) == thresholds and Calibration.load(file).digest == thresholds.digest
-    document = json.loads(file.read_text())
-    for damaged in (
-        {"noise": {"gradients/x": "1"}},
-        {"resolution": float("nan")},
-        {"steps": 3},
-        {"more": 1},
-        {"noise": 1},
-    ):
-        file.write_text(json.dumps(document | damaged))
-        with pytest.raises(InvalidInput, match="is no calibration"):
-            Calibration.load(file)
-    file.write_text("[" * 100_000)
-    with pytest.raises(InvalidInput, match="is no calibration"):
-        Calibration.load(file)
-
-
-def test_whoever_made_the_run_cannot_widen_the_thresholds_beyond_the_limit(thresholds):
-    """The states at which honest executions differ are the prover's."""
-    wide = dataclasses.replace(thresholds, noise=dict.fromkeys(thresholds.noise, 1.0))
-    assert {wide.accepted(unit) for unit in wide.noise} == {LIMIT}
-
-
-def test_thresholds_say_what_they_hide(thresholds):
-    """In a coarse precision a sample can be left out unseen, and the verdict has to say so."""
-    coarse = dataclasses.replace(thresholds, cheats={"one sample of a batch left out": 0.7, "other": 50.0})
-    assert coarse.not_seen()[1:] == ["one sample of a batch left out"]
-    assert thresholds.cheats["one sample of a batch left out"] > 100
-    assert all(thresholds.accepted(unit) >= MARGIN * noise for unit, noise in thresholds.noise.items())
-
-
-def test_distances_of_what_is_no_number_or_another_shape_are_infinite():
-    """A NaN compares false with every threshold, and so would pass."""
-    ours = {"gradients": {"a": torch.tensor([1.0, 2.0]), "b": None}}
-    for theirs in (torch.tensor([1.0, float("nan")]), torch.tensor([1.0]), torch.tensor([1, 2]), None):
-        assert distances(ours, {"gradients": {"a": theirs, "b": None}})["gradients/a"] == float("inf")
-    assert distances(ours, {"gradients": {"a": ours["gradients"]["a"]}}) == {
-        "gradients/a": 0.0,
-        "gradients/b": 0.0,
-    }
-    nan = {"gradients": {"a": torch.tensor([float("nan")])}}
-    assert distances(nan, {"gradients": {"a": torch.tensor([float("nan")])}})["gradients/a"] == 0.0
-    assert distances(nan, {"gradients": {"a": torch.tensor([1.0])}})["gradients/a"] == float("inf")
