@@ -150,7 +150,7 @@ class _Measured:
                 continue
             machine, here = dict(execution.machine), execution.here
             base[lane, number] = computed
-            self._epsilon = max([self._epsilon, *map(epsilon, computed["gradients"].values())])
+            self._epsilon = max([self._epsilon, *map(epsilon, computed.get("gradients", {}).values())])
         if not base:
             raise NotFound(f"no step could be executed: {reasons[0]}", where=str(self._record.path))
         return base, machine, here
@@ -183,7 +183,9 @@ class _Measured:
 
     def _try_cheats(self, execution: Execution, number: int, computed: dict[str, State]) -> None:
         """Measures what some cheats change."""
-        found = {"a gradient that was rounded to bfloat16": {"gradients": _coarse(computed["gradients"])}}
+        found = {
+            "a gradient that was rounded to bfloat16": {"gradients": _coarse(computed.get("gradients", {}))}
+        }
         with contextlib.suppress(NotReplayable):
             found["one sample of a batch left out"] = execution.once(number, change=_without_one)
         for name, other in found.items():

@@ -95,7 +95,7 @@ class Execution:
         own = self._collect.gradients(self._optimizer)
         if isinstance(self._optimizer, torch.optim.LBFGS) or getattr(self._optimizer, "grad_scale", None):
             raise InvalidInput("the optimiser makes the gradient that it applies itself", where="gradients")
-        applied = self._exchange(own)
+        applied, self._exchange = self._exchange(own), None
         for name, gradient in own.items():
             if name.endswith(collect.VALUES):
                 raise InvalidInput(f"the gradient {name} is sparse", where=name)

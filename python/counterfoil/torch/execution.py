@@ -221,7 +221,7 @@ class Execution:
             return computed
         # Only now: a recipe that knew the recorded gradient before could hand it back.
         self.child.send(wire.encode({}, {"gradients": recorded}), self._timeout)
-        return self.child.receive(self._limit, self._timeout) | {"gradients": computed["gradients"]}
+        return self.child.receive(self._limit, self._timeout) | {"gradients": computed.get("gradients", {})}
 
     def steps(
         self, first: int, last: int, *, start: int | None = None

@@ -251,8 +251,8 @@ def begins_alike(execution: Execution, computed: dict[str, State]) -> bool:
     """Whether the state before the first step is the one that the recipe made, but for roundings."""
     for field in STATE:
         recorded = execution.stored(execution.lane.starts[0], field)
-        for name in {*recorded, *computed[field]}:
-            ours = computed[field].get(name)
+        for name in {*recorded, *computed.get(field, {})}:
+            ours = computed.get(field, {}).get(name)
             apart, size = _apart(ours, recorded.get(name))
             if apart > RESOLUTION * epsilon(ours) * size:
                 return False
@@ -291,7 +291,7 @@ def _judge_computed(
     field, _, name = (
         unit := max(outside, key=lambda unit: outside[unit] / calibration.accepted(unit))
     ).partition("/")
-    if not math.isfinite(_norm(computed[field].get(name))):
+    if not math.isfinite(_norm(computed.get(field, {}).get(name))):
         raise NotReplayable(f"{unit} of step {number} is not finite on this machine")
     refused = calibration.refused(unit)
     if outside[unit] < refused:
@@ -329,8 +329,8 @@ def _judge_update(execution: Execution, number: int, computed: dict[str, State])
             if execution.is_equal(receipt, field, computed):
                 continue
             after = execution.stored(receipt, field)
-            for name in {*after, *computed[field]}:
-                ours = computed[field].get(name)
+            for name in {*after, *computed.get(field, {})}:
+                ours = computed.get(field, {}).get(name)
                 off, limit = _off(field, before.get(name), ours, after.get(name))
                 if off > limit:
                     unit, share = f"{field}/{name}", f"{off:.1e} of the update off"
