@@ -22,7 +22,7 @@ from counterfoil.torch import wire
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.budget import STATE
 from counterfoil.torch.child import CHOSEN
-from counterfoil.torch.collect import ACCELERATOR, VARIABLES, State
+from counterfoil.torch.collect import ACCELERATOR, RANDOM, VARIABLES, State
 from counterfoil.torch.process import ROOM, Child, NotReplayable
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Execution:
         self.machine: Machine = ()
         self._environment: State = {}
         self._same_machine = True
+        self.draws_alike = True
         self._limit = ROOM
         # The last step whose parameters were restored, or compared and equal.
         self._agreed = 0
@@ -357,6 +358,9 @@ class Execution:
         # The child leaves out oneDNN where the run did, and without a GPU cuBLAS computes nothing.
         compared -= {"mkldnn"} if environment["mkldnn"] is False else set()
         compared -= {"CUBLAS_WORKSPACE_CONFIG"} if ACCELERATOR not in environment else set()
+        # Runs of an earlier version do not say which random numbers they drew.
+        compared -= {RANDOM} if RANDOM not in environment else set()
+        self.draws_alike = environment.get(RANDOM) == local[RANDOM] and ACCELERATOR not in environment
         other = sorted(name for name in compared if environment.get(name) != local.get(name))
         other += sorted(name for name, value in self._settings.items() if environment[name] != value)
         self.machine = tuple((name, environment.get(name)) for name in sorted(compared))

@@ -299,6 +299,10 @@ def _judge_computed(
             f"{unit} of step {number} lies {outside[unit]:.1e} off: beyond the {calibration.accepted(unit):.1e} "
             f"that are accepted, below the {refused:.1e} that are refused"
         )
+    if not execution.draws_alike and _draws(execution, number, computed):
+        raise NotReplayable(
+            f"step {number} draws random numbers, and those of a seed are others here than where it was recorded"
+        )
     # Where a rounding decides on which side of a kink a unit lies, honest machines differ by as much.
     spread = 0.0
     for draw in range(DRAWS) if math.isfinite(outside[unit]) else ():
@@ -317,6 +321,16 @@ def _judge_computed(
         f"at most {calibration.accepted(unit):.1e} off, as honest executions are",
         f"{outside[unit]:.1e} off",
     )
+
+
+def _draws(execution: Execution, number: int, computed: dict[str, State]) -> bool:
+    """Whether what a step computes depends on torch's random numbers."""
+    other = torch.Generator().manual_seed(1).get_state()
+
+    def reseeded(states: dict[str, State]) -> dict[str, State]:
+        return {**states, "randomness": {**states["randomness"], "torch": other}}
+
+    return any(distances(computed, execution.once(number, change=reseeded)).values())
 
 
 def _judge_update(execution: Execution, number: int, computed: dict[str, State]) -> float:

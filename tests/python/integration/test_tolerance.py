@@ -9,8 +9,8 @@ import torch
 
 import counterfoil
 from counterfoil.errors import InvalidInput, Refuted
-from counterfoil.torch import calibrate, replay
-from counterfoil.torch.demo import lying, mlp, transformer
+from counterfoil.torch import calibrate, collect, replay
+from counterfoil.torch.demo import lying, mlp, ranks, transformer
 from replays import MLP, TRANSFORMER, record
 
 ELSEWHERE = {"ATEN_CPU_CAPABILITY": "default", "mkldnn": False}
@@ -179,6 +179,22 @@ def test_nobody_is_accused_where_a_rounding_of_the_state_moves_the_gradient_as_f
     verdict = judged(path, tight)
     assert verdict.status == "undecided"
     assert any("no machine can decide" in missing for missing in verdict.missing)
+
+
+def test_random_numbers_of_another_machine_accuse_nobody_and_hide_no_lie_where_none_are_drawn(
+    tmp_path, monkeypatch
+):
+    """Torch draws dropout's masks from other streams on Intel's processors and on GPUs."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(collect, "_drawn", lambda: "another")
+        drawing = record(tmp_path / "drawing", **WHOLE, lie=scaled(1.5))
+        drawing_none = record(tmp_path / "none", ranks, **WHOLE, lie=scaled(1.5))
+    found = calibrate(drawing, recipe=pin(drawing), environment=ELSEWHERE)
+    verdict = judged(drawing, found)
+    assert verdict.status == "undecided"
+    assert any("draws random numbers" in missing for missing in verdict.missing)
+    with pytest.raises(Refuted, match="step 1: gradients"):
+        judged(drawing_none, calibrate(drawing_none, recipe=pin(drawing_none), environment=ELSEWHERE))
 
 
 def test_thresholds_of_another_training_or_machine_are_refused(tmp_path, honest, thresholds):
