@@ -1,11 +1,12 @@
 //! Commitments: short values that bind bytes and named tensors, and openings of their parts.
 //!
-//! `docs/format.md`, sections 1 to 3, describes every byte.
+//! `docs/format.md`, sections 1 to 3 and 17, describes every byte.
 
 #[cfg(feature = "io")]
 pub mod cuda;
 mod engine;
 mod entry;
+pub mod fingerprint;
 mod hash;
 pub mod merkle;
 mod opening;

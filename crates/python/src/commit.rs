@@ -351,23 +351,27 @@ fn dense(
     }
 }
 
-/// A value whose bytes are to be hashed.
-enum Held<'py> {
+/// A value whose bytes are here.
+pub(crate) enum Held<'py> {
     Plain(PlainArray<'py>),
     Described(PyReadonlyArray1<'py, u8>),
 }
 
-#[pyfunction]
-#[pyo3(signature = (tensors, keep = false, progress = None))]
-fn commit_tensors(
-    py: Python<'_>,
-    tensors: &Bound<'_, PyDict>,
-    keep: bool,
-    progress: Option<Py<PyAny>>,
-) -> PyResult<Commitment> {
+/// The entries of a mapping, without the roots of those whose bytes are here.
+pub(crate) struct Gathered<'py> {
+    pub(crate) entries: Vec<CoreEntry>,
+    /// Bytes, each with its entry's place.
+    pub(crate) held: Vec<(usize, Held<'py>)>,
+}
+
+/// Reads a mapping from names to values. Tensors in parts are refused with these words, if there are any.
+pub(crate) fn gather<'py>(
+    py: Python<'py>,
+    tensors: &Bound<'py, PyDict>,
+    refusal: Option<&str>,
+) -> PyResult<Gathered<'py>> {
     let describe = py.import("counterfoil.commit")?.getattr("describe")?;
     let mut entries = Vec::with_capacity(tensors.len());
-    // The entries whose bytes are here, by their place.
     let mut held = Vec::with_capacity(tensors.len());
     // A copy, since describing a value may run anything, and other threads run too.
     for (name, value) in tensors.copy()? {
@@ -382,21 +386,38 @@ fn commit_tensors(
         }
         let described: Described<'_> = describe.call1((&name, &value))?.extract()?;
         let name: String = name.extract()?;
-        if keep && described.parts.is_some() {
-            let detail = "a tensor in parts cannot be kept by value".into();
-            return Err(refused(CommitError::Parts { name, detail }));
+        if let (Some(detail), Some(_)) = (refusal, &described.parts) {
+            return Err(refused(CommitError::Parts { name, detail: detail.into() }));
         }
         entries.push(described.entry(&name).map_err(refused)?);
         held.extend(described.data.map(|data| (place, Held::Described(data))));
     }
+    Ok(Gathered { entries, held })
+}
+
+pub(crate) fn bytes_of<'a>(held: &'a [(usize, Held<'_>)]) -> PyResult<Vec<(usize, &'a [u8])>> {
     let mut hashed = Vec::with_capacity(held.len());
-    for (place, value) in &held {
+    for (place, value) in held {
         let bytes = match value {
             Held::Plain(array) => array.bytes(),
             Held::Described(array) => array.as_slice()?,
         };
         hashed.push((*place, bytes));
     }
+    Ok(hashed)
+}
+
+#[pyfunction]
+#[pyo3(signature = (tensors, keep = false, progress = None))]
+fn commit_tensors(
+    py: Python<'_>,
+    tensors: &Bound<'_, PyDict>,
+    keep: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Commitment> {
+    let refusal = keep.then_some("a tensor in parts cannot be kept by value");
+    let Gathered { mut entries, held } = gather(py, tensors, refusal)?;
+    let hashed = bytes_of(&held)?;
     let total = hashed.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     watched(py, progress.as_ref(), total, |watch| {
         let bytes: Vec<&[u8]> = hashed.iter().map(|(_, bytes)| *bytes).collect();

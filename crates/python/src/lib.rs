@@ -5,6 +5,7 @@ mod audit;
 mod chain;
 mod commit;
 mod cuda;
+mod fingerprint;
 mod gateway;
 mod journal;
 mod keys;
@@ -20,6 +21,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     commit::register(module)?;
     cuda::register(module)?;
+    fingerprint::register(module)?;
     merkle::register(module)?;
     shard::register(module)?;
     storage::register(module)?;
