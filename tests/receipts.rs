@@ -42,7 +42,7 @@ fn filled(kind: &'static Kind) -> Body {
 }
 
 /// Kind, digest, signature by the key 2a2a..: eth-account's `encode_typed_data` and `sign_message`.
-const SIGNED: [(&str, &str, &str); 12] = [
+const SIGNED: [(&str, &str, &str); 13] = [
     (
         "genesis",
         "148e0617c37faf8dcf50808b4f4877f8bb39afb1e8ff1e567a05fba74490aa65",
@@ -97,6 +97,11 @@ const SIGNED: [(&str, &str, &str); 12] = [
         "replay",
         "222f30747ff56c3a42aa84950277fd9b0fc1c3832bb37b445e2dff389d0485a5",
         "ca142623daee1920a991965a4dad98543f176f64c06e632ce58b2ec156ffafbb79f229e4e2b531373ebd649d3e589eb0b5e7e39770a4f7401f5d2e4448ea9d4b1c",
+    ),
+    (
+        "fingerprint",
+        "a8c99202ec9e53709794276bdf4fd79d440aa97b4334f035d848262a6c161fe8",
+        "e51805f2279097adbd798ad041ccc0c6bd5ef97eb5222a36c378ccc55f19824177fc58de276cb59d4035be51461f5d64b1e856b12e9851b2dc5e307f5466f5d41b",
     ),
     (
         "observed-head",
@@ -230,7 +235,7 @@ fn values_that_do_not_belong_are_refused() {
 /// A reserved kind that is found would be decoded with no field of its own.
 #[test]
 fn reserved_kinds_are_not_implemented() {
-    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 18];
+    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 18];
     for number in 0..=21 {
         let found = Kind::from_number(number);
         assert_eq!(found.is_some(), numbers.contains(&number), "{number}");

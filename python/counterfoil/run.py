@@ -368,17 +368,25 @@ class Run:
         """
         self._write()
         told: dict[str, int | str | bytes] = {
-            "replayedWorker": replayed.fields["worker"],
-            "replayedLane": replayed.fields["lane"],
-            "replayedSequence": replayed.sequence,
-            "receipt": replayed.digest,
             "outcome": outcome,
             "beacon": beacon,
             "commitment": commitment,
             "answer": answer,
             "salt": salt,
         }
-        return self._ledger.record("replay", told, {})
+        return self._ledger.record("replay", _place("replayed", replayed) | told, {})
+
+    def record_fingerprint(self, fingerprinted: Receipt, key: bytes, sketch: Commitment) -> int:
+        """Signs a sketch of the gradients of a step; see `counterfoil.fingerprints`.
+
+        Args:
+            fingerprinted: The step's receipt.
+            key: The 32 bytes under which it was made; zero if they follow from the receipt.
+            sketch: To the units, int64 of shape (4, 64), kept by value.
+        """
+        self._write()
+        told = _place("fingerprinted", fingerprinted) | {"key": key}
+        return self._ledger.record("fingerprint", told, {"sketch": sketch})
 
     def record_files(self, path: str | os.PathLike[str]) -> int:
         """Signs which files hold a checkpoint of the last step, whatever saved them.
@@ -567,6 +575,16 @@ class Run:
         """Path, id and progress."""
         state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
         return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
+
+
+def _place(of: str, receipt: Receipt) -> dict[str, int | str | bytes]:
+    """The fields of a receipt of one kind that name one of another: where it stands, and its digest."""
+    return {
+        f"{of}Worker": receipt.fields["worker"],
+        f"{of}Lane": receipt.fields["lane"],
+        f"{of}Sequence": receipt.sequence,
+        "receipt": receipt.digest,
+    }
 
 
 def _session_key(session: Session | None) -> tuple[Key, int] | None:

@@ -103,6 +103,8 @@ pub const POLICY: u16 = 8;
 pub const AGGREGATION: u16 = 15;
 /// What came of executing another worker's step again.
 pub const REPLAY: u16 = 16;
+/// Sketches of a step's gradients.
+pub const FINGERPRINT: u16 = 17;
 /// The tree head of another log, as its writer gave it.
 pub const OBSERVED_HEAD: u16 = 18;
 
@@ -251,7 +253,19 @@ pub const KINDS: [Kind; 20] = [
             digest("salt"),
         ],
     },
-    reserved(17, "fingerprint"),
+    Kind {
+        number: FINGERPRINT,
+        name: "fingerprint",
+        type_name: "FingerprintV1",
+        fields: &[
+            address("fingerprintedWorker"),
+            unsigned("fingerprintedLane", 32),
+            unsigned("fingerprintedSequence", 64),
+            digest("receipt"),
+            digest("key"),
+            commitment("sketch"),
+        ],
+    },
     Kind {
         number: OBSERVED_HEAD,
         name: "observed-head",

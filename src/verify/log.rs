@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delegated::Delegates;
+use super::fingerprints::Fingerprinted;
 use super::heads::{Heads, Observed, check_anchors};
 use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
@@ -21,8 +22,8 @@ use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
 use crate::receipt::{Body, Receipt, SignatureError, recover};
 
 /// Kinds in the log of a worker who joined as an observer.
-const LOOKING_ON: [u16; 5] =
-    [schema::JOIN, schema::RESUME, schema::CLOSE, schema::REPLAY, schema::OBSERVED_HEAD];
+const LOOKING_ON: [u16; 6] =
+    [schema::JOIN, schema::RESUME, schema::CLOSE, schema::REPLAY, schema::FINGERPRINT, schema::OBSERVED_HEAD];
 
 /// What the walk knows about a log at one receipt.
 struct Walk<'a> {
@@ -57,6 +58,7 @@ struct Walk<'a> {
     rounds: Vec<(Digest, u64)>,
     aggregations: Vec<(String, u64, State)>,
     replays: Vec<Replay>,
+    fingerprints: Vec<Fingerprinted>,
     /// Whether its writer joined to look on.
     observes: bool,
     /// Whether what comes next is to be compared with the state before a resume.
@@ -73,7 +75,7 @@ pub(super) fn check(
     specification: &Specification,
     evidence: &Evidence<'_>,
     findings: &mut Findings,
-) -> (Heads, Rank, Vec<Replay>) {
+) -> (Heads, Rank, Vec<Replay>, Vec<Fingerprinted>) {
     let owns_genesis = log.worker == genesis.body.address("owner") && log.lane == 0;
     let own = evidence.anchors.iter().filter(|anchor| (anchor.worker, anchor.lane) == (log.worker, log.lane));
     let mut walk = Walk {
@@ -98,6 +100,7 @@ pub(super) fn check(
         rounds: Vec::new(),
         aggregations: Vec::new(),
         replays: Vec::new(),
+        fingerprints: Vec::new(),
         observes: false,
         is_resumed: false,
         closed: false,
@@ -156,7 +159,7 @@ pub(super) fn check(
         observes: walk.observes,
         signed: walk.delegates.signed,
     });
-    (heads, rank, walk.replays)
+    (heads, rank, walk.replays, walk.fingerprints)
 }
 
 impl Walk<'_> {
@@ -280,6 +283,12 @@ impl Walk<'_> {
             schema::REPLAY => {
                 self.replays.push(Replay { by: (self.log.worker, self.log.lane), body: body.clone() });
             }
+            schema::FINGERPRINT => self.fingerprints.push(Fingerprinted {
+                by: (self.log.worker, self.log.lane),
+                place: self.place(),
+                position,
+                body: body.clone(),
+            }),
             schema::ROUND => self.rounds.push((receipt.digest, body.unsigned("round"))),
             schema::AGGREGATION => {
                 let inputs = opened.iter().find(|(name, _)| *name == "inputs");

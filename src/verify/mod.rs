@@ -9,6 +9,7 @@ mod contents;
 mod delegated;
 mod diff;
 mod element;
+mod fingerprints;
 mod heads;
 mod lines;
 mod log;
@@ -225,17 +226,21 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let mut findings = Findings::default();
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
-    let (mut heads, mut ranks, mut replays) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut heads, mut ranks) = (Vec::new(), Vec::new());
+    let (mut replays, mut fingerprints) = (Vec::new(), Vec::new());
     for log in evidence.logs {
         findings.dropped_bytes += log.dropped_bytes;
-        let (found, rank, said) = log::check(log, &genesis, &specification, evidence, &mut findings);
+        let (found, rank, said, sketched) =
+            log::check(log, &genesis, &specification, evidence, &mut findings);
         heads.push(found);
         ranks.push(rank);
         replays.extend(said);
+        fingerprints.extend(sketched);
     }
     heads::check_observed(&heads, genesis.body.bytes32("run"), &mut findings);
     ranks::compare(&ranks, &mut findings);
     ranks::check_inputs(&ranks, &mut findings);
     replays::check(&replays, evidence, &mut findings);
+    fingerprints::check(&fingerprints, evidence, &mut findings);
     findings
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Evidence, Findings};
-use crate::evidence::Log;
+use crate::evidence::{Log, Shown};
 use crate::primitives::{Address, Digest, sha256};
 use crate::receipt::Body;
 use crate::receipt::schema::STEP;
@@ -20,6 +20,33 @@ pub(super) struct Replay {
     /// Who says it, and of which log.
     pub(super) by: (Address, u32),
     pub(super) body: Body,
+}
+
+/// What stands where somebody says that a step of this run does.
+pub(super) enum Named<'a> {
+    /// That step's receipt, and its log.
+    Step(&'a Log, Box<Shown>),
+    /// A receipt that is not shown.
+    Withheld,
+    /// Something else, or no receipt.
+    Nothing,
+}
+
+/// The step receipt with this digest at a worker's, lane's and log's place.
+pub(super) fn named_step<'a>(
+    (worker, lane, sequence): (Address, u64, u64),
+    digest: Digest,
+    evidence: &Evidence<'a>,
+) -> Named<'a> {
+    let of = |log: &&Log| (log.worker, u64::from(log.lane)) == (worker, lane);
+    let Some(log) = evidence.logs.iter().find(of) else { return Named::Nothing };
+    match log.at(sequence).ok().flatten() {
+        Some(shown) if shown.receipt.digest == digest && shown.receipt.kind == STEP => {
+            Named::Step(log, Box::new(shown))
+        }
+        None if sequence < log.size() => Named::Withheld,
+        _ => Named::Nothing,
+    }
 }
 
 /// Counts those that speak of a step receipt of this run, and give at once what they say or what they promised before.
@@ -46,17 +73,15 @@ pub(super) fn check(replays: &[Replay], evidence: &Evidence<'_>, findings: &mut 
             }
             _ => false,
         };
-        let (worker, lane) = (body.address("replayedWorker"), body.unsigned("replayedLane"));
-        let sequence = body.unsigned("replayedSequence");
-        let of = |log: &&Log| (log.worker, u64::from(log.lane)) == (worker, lane);
-        let log = evidence.logs.iter().find(of);
-        let shown = log.and_then(|log| log.at(sequence).ok().flatten()).map(|shown| shown.receipt);
-        let is_step = shown.as_ref().is_some_and(|found| found.digest == receipt && found.kind == STEP);
-        let is_withheld = shown.is_none() && log.is_some_and(|log| sequence < log.size());
-        if !is_formed || !(is_step || is_withheld) {
-            refused += 1;
-        } else if is_step && by.0 != worker && outcome != 0 {
-            said.entry(outcome).or_default().insert((by.0, receipt));
+        let worker = body.address("replayedWorker");
+        let place = (worker, body.unsigned("replayedLane"), body.unsigned("replayedSequence"));
+        match named_step(place, receipt, evidence) {
+            _ if !is_formed => refused += 1,
+            Named::Nothing => refused += 1,
+            Named::Step(..) if by.0 != worker && outcome != 0 => {
+                said.entry(outcome).or_default().insert((by.0, receipt));
+            }
+            Named::Step(..) | Named::Withheld => {}
         }
     }
     if refused > 0 {

@@ -2,20 +2,24 @@
 
 use super::openings::{STATE, States};
 use crate::commit::State;
-use crate::evidence::Log;
+use crate::evidence::{Log, Shown};
 use crate::receipt::Body;
 use crate::receipt::schema::Kind;
 
 /// The parts of a state as the receipts at these positions opened them, whose openings were checked before.
 pub(super) fn states_at(log: &Log, positions: &[u64; STATE.len()]) -> States {
     let part = |(name, position): (&&'static str, &u64)| {
-        let shown = log.at(*position).ok()??;
-        let body = Body::decode(Kind::from_number(shown.receipt.kind)?, &shown.receipt.body).ok()?;
-        let index = body.kind().fields.iter().position(|field| field.name == *name)?;
-        let field = shown.fields.iter().find(|field| usize::from(field.index) == index)?;
-        Some((*name, log.open(field, body.bytes32(name)).ok()?.state))
+        Some((*name, opened_state(log, &log.at(*position).ok()??, name)?))
     };
     STATE.iter().zip(positions).filter_map(part).collect()
+}
+
+/// The state that a receipt opens in this field; none where it opens none, or another one than it signs.
+pub(super) fn opened_state(log: &Log, shown: &Shown, name: &str) -> Option<State> {
+    let body = Body::decode(Kind::from_number(shown.receipt.kind)?, &shown.receipt.body).ok()?;
+    let index = body.kind().fields.iter().position(|field| field.name == name)?;
+    let field = shown.fields.iter().find(|field| usize::from(field.index) == index)?;
+    Some(log.open(field, body.bytes32(name)).ok()?.state)
 }
 
 /// What can be said of two records of one state.

@@ -29,6 +29,7 @@ from counterfoil.cli.attacks import attacks
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
+from counterfoil.fingerprints import publish as publish_fingerprints
 from counterfoil.lookup import Finding
 from counterfoil.lookup import environment as read_environment
 
@@ -196,6 +197,21 @@ def reveal(
 ) -> None:
     """Give the answers that `replay --attest --beacon` promised."""
     typer.echo(f"{reveal_answers(run, _key(key))} answers are revealed; type: counterfoil verify {run}")
+
+
+@app.command()
+def fingerprint(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    steps: Annotated[
+        str | None, typer.Option(help="Steps and spans: 3,7:9; by default those whose gradients are stored.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="32 bytes in hex that a verifier gave; by default each step's own.")
+    ] = None,
+) -> None:
+    """Sign sketches of stored gradients, by which others judge theirs without the bytes."""
+    count = publish_fingerprints(run, steps, None if key is None else _word(key))
+    typer.echo(f"{count} fingerprints are signed; type: counterfoil verify {run}")
 
 
 @app.command()

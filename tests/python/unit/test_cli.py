@@ -14,6 +14,7 @@ import counterfoil
 import forgery
 import samples
 from counterfoil import cli
+from counterfoil.fingerprints import published
 
 
 @pytest.fixture
@@ -339,3 +340,19 @@ def test_every_command_has_one_sentence_of_help(command) -> None:
     for name in ("demo", "verify", "replay", "inspect", "anchor", "key", "doctor", "chain"):
         assert name in out
         assert command(name, "--help")[0] == 0
+
+
+def test_fingerprints_are_signed_from_the_command_line(command, tmp_path: Path) -> None:
+    """Options that are dropped on the way would sign other steps, or under another key."""
+    run = tmp_path / "run"
+    with counterfoil.Run.create(run) as recorded:
+        for step in (1, 2, 3):
+            recorded.record_step(step, {"gradients": recorded.store({"w": np.full(5, step / 4)})})
+    assert command("fingerprint", run, "--steps", "1,3", "--key", "0x" + "07" * 32)[0] == 0
+    found = published(counterfoil.Record(run))
+    steps = [each.digest for each in counterfoil.Record(run).receipts() if each.kind == "step"]
+    assert set(found) == {(steps[0], b"\x07" * 32), (steps[2], b"\x07" * 32)}
+    code, output, _ = command("fingerprint", run)
+    assert code == 0 and output.startswith("3 fingerprints")
+    assert command("verify", run)[0] == 0
+    assert command("fingerprint", run, "--key", "0x07")[0] == 2
