@@ -165,7 +165,8 @@ def verify(
             evidence is only consistent with itself.
         recipe: The recipe's digest, `0x` and 64 hexadecimal digits, after you read the recipe.
         require: `integrity`, `stranger` (signer and recipe pinned, every receipt anchored on a
-            chain that you chose, 20 steps replayed by you), or a mapping with some of `signer`,
+            chain that you chose, 20 steps replayed by you,
+            bit for bit or within a tolerance that you calibrated), or a mapping with some of `signer`,
             `recipe`, `time` (bool), `parameters_every`, `replayed` (int).
         chain: A chain that you chose, to confirm anchors with.
         trusted_blocks: Hashes of blocks that you know to be of a public chain, `0x` and 64

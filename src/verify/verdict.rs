@@ -395,6 +395,8 @@ pub fn headline(verdict: &Verdict) -> String {
             let executed = verdict.transition.replayed + verdict.transition.tolerated;
             if executed == 0 || !verdict.transition.recipe_pinned {
                 absent.push("re-execution");
+            } else if verdict.transition.replayed == 0 {
+                absent.push("bit-exact re-execution");
             }
             match absent.is_empty() {
                 true => "verified: integrity".into(),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
+import random
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +19,16 @@ from counterfoil.torch.environments import checked
 from counterfoil.torch.execution import Execution, Lane
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.replay import check_recipe
-from counterfoil.torch.tolerance import RESOLUTION, Calibration, distances, epsilon, rounded, specification
+from counterfoil.torch.tolerance import Calibration, distances, epsilon, rounded, specification
 
 if TYPE_CHECKING:
     from counterfoil.torch.collect import State
 
-_ROUNDINGS = 2
-"""How often the state before a step is changed by roundings."""
+_ROUNDINGS, _RESOLUTION, _OUTLIER = 2, 4.0, 10.0
+"""How often the state before a step is moved by roundings; how many roundings are honest where none were seen; and how far
+above the median of all steps the noise of one may lie, since who made the run chose its states."""
+_COARSE, _SHORT = "a gradient that was rounded to bfloat16", "one sample of a batch left out"
+"""The cheats that are tried."""
 _Step = tuple[Lane, int]
 
 
@@ -39,11 +45,12 @@ def calibrate(
     """Executes some of a run's steps in several environments of this machine and compares the executions.
 
     With another number of threads, without oneDNN, without vector instructions, and from states that are changed by
-    roundings. Nothing that the run says it computed is looked at: whoever made the run chooses no threshold.
+    roundings. Nothing that the run says it computed is looked at. Its states and batches are its maker's choice: so the
+    steps are drawn at random, and one at which executions differ much more than at the others does not count.
 
     Args:
         path: A run folder or a bundle, with a recipe and with states that are stored before steps.
-        steps: How many are executed, evenly over those behind a stored state.
+        steps: How many are executed, drawn from those behind a stored state.
         recipe: The recipe's digest (`0x` and 64 hex digits) that you have read and trust.
         run_untrusted: Runs the recipe without such a pin.
         environment: What the steps are executed with where the run says otherwise, as in `replay`.
@@ -68,8 +75,8 @@ def calibrate(
     ]
     if not places:
         raise NotFound("no step follows a stored state: record with checkpoint_every=1", where=str(path))
-    count = min(steps, len(places))
-    chosen = [places[at * len(places) // count] for at in range(count)]
+    drawn = random.SystemRandom().sample(range(len(places)), min(steps, len(places)))
+    chosen = [places[at] for at in sorted(drawn)]
     measured = _Measured(record, chosen, dict(environment or {}), timeout, progress or (lambda *_: None))
     return measured.calibration()
 
@@ -87,9 +94,9 @@ class _Measured:
     ) -> None:
         self._record, self._chosen, self._environment = record, chosen, environment
         self._timeout, self._progress = timeout, progress
-        self._noise: dict[str, float] = {}
-        self._epsilon = 0.0
-        self._cheats: dict[str, list[dict[str, float]]] = {}
+        self._noise: dict[str, dict[_Step, float]] = {}
+        self._floors: dict[str, float] = {}
+        self._cheats: dict[str, list[dict[str, float]]] = {name: [] for name in (_COARSE, _SHORT)}
         self._done = self._total = 0
 
     def calibration(self) -> Calibration:
@@ -111,18 +118,27 @@ class _Measured:
             local=here,
             environments=(*told, "roundings"),
             steps={lane.removesuffix(": "): numbers for lane, numbers in steps.items()},
-            noise=self._noise,
-            resolution=RESOLUTION * self._epsilon,
+            noise={unit: self._usual(unit) for unit in self._noise},
             cheats={},
         )
         ratios = {
-            name: min(max(apart / found.accepted(unit) for unit, apart in each.items()) for each in tried)
+            name: min(
+                (max(apart / found.accepted(unit) for unit, apart in each.items()) for each in tried),
+                default=None,
+            )
             for name, tried in self._cheats.items()
         }
-        return Calibration(**{**found.__dict__, "cheats": ratios})
+        return dataclasses.replace(found, cheats=ratios)
+
+    def _usual(self, unit: str) -> float:
+        """The largest noise of a unit but for steps that lie far from the others."""
+        floor = _RESOLUTION * self._floors.get(unit, 0.0)
+        seen = self._noise[unit].values()
+        usual = _OUTLIER * max(floor, statistics.median(seen))
+        return max(floor, *(noise for noise in (0.0, *seen) if noise <= usual))
 
     def _execution(self, lane: Lane, child: Child, settings: Mapping[str, Any]) -> Execution:
-        return Execution(lane, child, self._timeout, settings, ("gradients",))
+        return Execution(lane, child, self._timeout, settings)
 
     def _base(
         self, child: Child, settings: Mapping[str, Any]
@@ -137,20 +153,20 @@ class _Measured:
             execution = self._execution(lane, child, settings)
             try:
                 computed = execution.once(number)
-                if base and (machine, here) != (dict(execution.machine), execution.here):
+                if base and (machine, here) != (execution.machine, execution.here):
                     raise NotReplayable("it was computed in another environment than those before it")
                 for draw in range(_ROUNDINGS):
-                    moved = execution.once(number, change=functools.partial(rounded, draw=draw))
-                    self._differ(computed, moved)
+                    other = execution.once(number, change=functools.partial(rounded, draw=draw))
+                    self._differ((lane, number), computed, other)
                 self._try_cheats(execution, number, computed)
             except NotReplayable as reason:
                 reasons.append(f"{lane.prefix}step {number}: {reason}")
                 if reason.fatal:
                     child.fail()
                 continue
-            machine, here = dict(execution.machine), execution.here
+            machine, here = execution.machine, execution.here
             base[lane, number] = computed
-            self._epsilon = max([self._epsilon, *map(epsilon, computed.get("gradients", {}).values())])
+            self._floors |= _floors(computed)
         if not base:
             raise NotFound(f"no step could be executed: {reasons[0]}", where=str(self._record.path))
         return base, machine, here
@@ -169,30 +185,49 @@ class _Measured:
                 child = stack.enter_context(Child(self._record, others))
             try:
                 for (lane, number), computed in base.items():
-                    self._differ(computed, self._execution(lane, child, settings).once(number))
+                    other = self._execution(lane, child, settings).once(number)
+                    self._differ((lane, number), computed, other)
             except NotReplayable:
                 child.end()
                 return False
         return True
 
-    def _differ(self, computed: dict[str, State], other: dict[str, State]) -> None:
+    def _differ(self, step: _Step, computed: dict[str, State], other: dict[str, State]) -> None:
         for unit, apart in distances(computed, other).items():
-            self._noise[unit] = max(apart, self._noise.get(unit, 0.0))
+            seen = self._noise.setdefault(unit, {})
+            seen[step] = max(apart, seen.get(step, 0.0))
         self._done += 1
         self._progress(self._done, self._total)
 
     def _try_cheats(self, execution: Execution, number: int, computed: dict[str, State]) -> None:
         """Measures what some cheats change."""
-        found = {
-            "a gradient that was rounded to bfloat16": {"gradients": _coarse(computed.get("gradients", {}))}
-        }
-        with contextlib.suppress(NotReplayable):
-            found["one sample of a batch left out"] = execution.once(number, change=_without_one)
+        gradients = computed.get("gradients", {})
+        found = {_COARSE: _coarse(gradients)}
+        try:
+            found[_SHORT] = execution.once(number, change=_without_one).get("gradients", {})
+        except NotReplayable:
+            # The recipe may take no such batch, and be late to say so.
+            execution.child.end()
         for name, other in found.items():
-            apart = {unit: each for unit, each in distances(computed, other).items() if "gradients/" in unit}
-            self._cheats.setdefault(name, []).append(apart)
+            self._cheats[name].append(distances(computed, {"gradients": other}))
         self._done += 1
         self._progress(self._done, self._total)
+
+
+def _floors(computed: dict[str, State]) -> dict[str, float]:
+    """The rounding of each unit's numbers; of what follows from others, such as a loss, at least that of 32 bits."""
+    single = torch.finfo(torch.float32).eps
+    named = {
+        "gradients": computed.get("gradients", {}),
+        "update": computed.get("parameters", {}),
+        "metrics": computed.get("metrics", {}),
+        "buffers": computed.get("buffers", {}),
+    }
+    return {
+        f"{field}/{name}": epsilon(value) if field == "gradients" else max(single, epsilon(value))
+        for field, state in named.items()
+        for name, value in state.items()
+    }
 
 
 def _variations(here: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,8 @@ class Execution:
         model, optimizer, self._step = recipe(spec)
         self._optimizer = innermost(optimizer)
         self._collect = collect.Collector(model, [self._optimizer])
-        self._hooks = Hooks(self._optimizer, self._begin, self._gradients, _same, self._done)
+        self._optimizer.register_step_pre_hook(self._apply)
+        self._hooks = Hooks(self._optimizer, lambda: None, self._gradients, _same, self._done)
         self._contribution: collect.State | None = None
         for names, parameter in self._collect.named_parameters():
             if parameter.requires_grad:
@@ -89,12 +90,14 @@ class Execution:
         if self._contribution is not None:
             self._contribution.update(_copy(collect.gradient(names, parameter.grad)))
 
-    def _begin(self) -> None:
+    def _apply(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Gives the computed gradient away and has the optimiser apply another one."""
         if self._exchange is None:
             return
-        own = self._collect.gradients(self._optimizer)
-        if isinstance(self._optimizer, torch.optim.LBFGS) or getattr(self._optimizer, "grad_scale", None):
+        is_closed = kwargs.get("closure") is not None or any(callable(each) for each in args[1:])
+        if is_closed or getattr(optimizer, "grad_scale", None) is not None:
             raise InvalidInput("the optimiser makes the gradient that it applies itself", where="gradients")
+        own = self._collect.gradients(optimizer)
         applied, self._exchange = self._exchange(own), None
         for name, gradient in own.items():
             if name.endswith(collect.VALUES):
@@ -161,8 +164,9 @@ def serve(cut: dict[str, bool]) -> None:
         if header["step"] == 0:
             pipe.send(encode({}, Execution(recipe, header["spec"]).made()))
             continue
-        if execution is None or "parameters" in states:
+        if execution is None or ("parameters" in states and not header["keep"]):
             execution = Execution(recipe, header["spec"])
+        if "parameters" in states:
             execution.restore(states)
         collect.restore_randomness(states["randomness"])
         wanted, shared = header["wanted"], header["contribution"]

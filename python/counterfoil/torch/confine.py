@@ -78,7 +78,10 @@ def main(libraries: list[str]) -> None:
     """Confines this process, then serves the parent."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
-    sys.path.extend(path for path in libraries if path not in sys.path)
+    # Before other places of packages: the package is the one of the process that asks.
+    others = [at for at, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
+    place = min(others, default=len(sys.path))
+    sys.path[place:place] = libraries
     with contextlib.suppress(AttributeError):
         os.umask(0o077)
     cut = {"network": cut_network(), "files": cut_files(libraries, os.getcwd())}

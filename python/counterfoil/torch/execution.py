@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 COMPARED = ("hyperparameters", "gradients", "metrics", "parameters", "optimizer", "buffers")
 OWN = ("contribution",)
 """What is compared of a step, and of one that several ranks made: what one of them computed alone."""
-Machine = tuple[tuple[str, Any], ...]
-"""What a run says of the machine that computed a part of it."""
-UNCONFIRMED: Machine = (("confirmed", False),)
+ELSEWHERE, UNCONFIRMED = "elsewhere", "unconfirmed"
+"""Why a difference is not held against a run: another machine computed it, or a recipe may have kept something."""
 LONGEST = 256
 """Characters of a variable's value that a process is started with."""
 
@@ -44,11 +43,11 @@ class Differs(Exception):
     Attributes:
         found: Where, the record's side first.
         computed: All that was computed at the step.
-        excuse: The machine whose doing that may be, unless it computes equal bits elsewhere; `UNCONFIRMED` where a
-            recipe may have kept what no checkpoint holds; else None.
+        excuse: `ELSEWHERE` where another kind of machine may be the cause, `UNCONFIRMED` where a recipe may have kept
+            what no checkpoint holds; else None.
     """
 
-    def __init__(self, found: Difference, computed: dict[str, State], excuse: Machine | None) -> None:
+    def __init__(self, found: Difference, computed: dict[str, State], excuse: str | None) -> None:
         super().__init__(found)
         self.found, self.computed, self.excuse = found, computed, excuse
 
@@ -120,7 +119,7 @@ class Execution:
         self._record, self._timeout = lane.record, timeout
         self._settings, self._wanted = settings, set(wanted)
         self._unlike = unlike
-        self.machine: Machine = ()
+        self.machine: dict[str, Any] = {}
         self._environment: State = {}
         self._same_machine = True
         self.draws_alike = True
@@ -200,7 +199,7 @@ class Execution:
         recorded: State | None = None,
         change: Callable[[dict[str, State]], dict[str, State]] = dict,
     ) -> dict[str, State]:
-        """Executes one step from the checkpoint just before it.
+        """Executes one step from the checkpoint just before it, with a recipe that is built anew.
 
         Args:
             number: The step's.
@@ -208,21 +207,54 @@ class Execution:
             change: What is done to the state before the step, its randomness and its batch.
 
         Returns:
-            What the child computed, by field; its own gradient in any case.
+            What the child computed, by field, and by how much it moved the parameters, as `update`.
 
         Raises:
             NotReplayable: The state before it is not stored, or the child gave no usable answer.
         """
+        return self._from_state(number, recorded, change, keep=False)
+
+    def keeping(self, number: int) -> dict[str, State]:
+        """Executes one step as `once` does, with a recipe that executed all steps before it in a new process."""
+        self.child.end()
+        first = min(self.lane.starts)
+        with contextlib.closing(self.steps(first + 1, number - 1, start=first)) as steps:
+            for _ in steps:
+                pass
+        return self._from_state(number, None, dict, keep=True)
+
+    def _from_state(
+        self,
+        number: int,
+        recorded: State | None,
+        change: Callable[[dict[str, State]], dict[str, State]],
+        *,
+        keep: bool,
+    ) -> dict[str, State]:
         states = self._restored(self.start(number))
         self.child.stands = None
         self.child.begun.append((self, number - 1))
-        self._request(number, states, change, exchange=recorded is not None)
+        before: State = {}
+
+        def changed(whole: dict[str, State]) -> dict[str, State]:
+            result = change(whole)
+            before.update(result["parameters"])
+            return result
+
+        self._request(
+            number,
+            states,
+            changed,
+            keep=keep,
+            exchange=recorded is not None,
+            also=("gradients", "parameters"),
+        )
         computed = self.child.receive(self._limit, self._timeout)
-        if recorded is None:
-            return computed
-        # Only now: a recipe that knew the recorded gradient before could hand it back.
-        self.child.send(wire.encode({}, {"gradients": recorded}), self._timeout)
-        return self.child.receive(self._limit, self._timeout) | {"gradients": computed.get("gradients", {})}
+        if recorded is not None:
+            # Only now: a recipe that knew the recorded gradient before could hand it back.
+            self.child.send(wire.encode({}, {"gradients": recorded}), self._timeout)
+            computed = self.child.receive(self._limit, self._timeout)
+        return computed | {"update": moved(before, computed.get("parameters", {}))}
 
     def steps(
         self, first: int, last: int, *, start: int | None = None
@@ -285,6 +317,8 @@ class Execution:
         change: Callable[[dict[str, State]], dict[str, State]] = dict,
         *,
         exchange: bool = False,
+        keep: bool = False,
+        also: Sequence[str] = (),
     ) -> None:
         before = self.lane.starts.get(number - 1)
         # The state that was reached is not the run's where other ranks had a part in it.
@@ -310,7 +344,7 @@ class Execution:
         }
         # By what is recorded, not by what is asked for: a recipe does not learn which step is judged.
         wanted = {field for field in (*COMPARED, *OWN) if any(receipt.fields.get(field, b""))}
-        wanted |= self._wanted | (set(STATE) if number in self.lane.ends else set())
+        wanted |= self._wanted | {*also} | (set(STATE) if number in self.lane.ends else set())
         shared = self.lane.is_shared(number)
         header = {
             "step": number,
@@ -318,6 +352,7 @@ class Execution:
             "contribution": shared,
             "wanted": sorted(wanted),
             "exchange": exchange,
+            "keep": keep,
         }
         self.child.send(wire.encode(self._environment | header, change({**states, **inputs})), self._timeout)
 
@@ -363,7 +398,7 @@ class Execution:
         self.draws_alike = environment.get(RANDOM) == local[RANDOM] and ACCELERATOR not in environment
         other = sorted(name for name in compared if environment.get(name) != local.get(name))
         other += sorted(name for name, value in self._settings.items() if environment[name] != value)
-        self.machine = tuple((name, environment.get(name)) for name in sorted(compared))
+        self.machine = {name: environment.get(name) for name in sorted(compared)}
         self._same_machine = not other and not self._unlike
         if other:
             note = f"{', '.join(other)} differ from what the run says of its machine"
@@ -411,7 +446,10 @@ class Execution:
         opened = self._record.opened(receipt).get(field)
         if opened is None:
             raise NotReplayable(f"{field} of {receipt.kind} {receipt.fields['step']} is not opened")
-        recorded, actual = self._both(field, opened, computed)
+        try:
+            recorded, actual = self._both(field, opened, computed)
+        except CounterfoilError as error:
+            raise NotReplayable(f"the recipe's process answered nonsense: {error}", fatal=True) from None
         return recorded.first_difference(actual) is None
 
     @property
@@ -473,7 +511,7 @@ class Execution:
                 * (self._agreed < number - 1),
             )
             is_same = self._same_machine or field == "hyperparameters"
-            raise Differs(found, computed, None if is_same else self.machine)
+            raise Differs(found, computed, None if is_same else ELSEWHERE)
         if "parameters" in compared:
             self._agreed = number
         return compared
@@ -489,6 +527,18 @@ class Execution:
         self.notes += [note] * bool(other and note not in self.notes)
         both = theirs.keys() & ours.keys()
         return tuple(commit_tensors({name: state[name] for name in both}) for state in (theirs, ours))  # type: ignore[return-value]
+
+
+def moved(before: State, after: State) -> State:
+    """By how much the float tensors of one state differ from those of another, in 64 bits."""
+    return {
+        name: value.double() - before[name].double()
+        for name, value in after.items()
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and isinstance(before.get(name), torch.Tensor)
+        and before[name].shape == value.shape
+    }
 
 
 def _tensors(opened: Opened | None, what: str) -> State:

@@ -24,10 +24,11 @@ from counterfoil.diff import Difference
 from counterfoil.errors import InvalidInput
 from counterfoil.sampling import choose, draw, odds, sampled
 from counterfoil.torch.environments import checked
-from counterfoil.torch.execution import UNCONFIRMED, Differs, Execution, Lane, Machine
+from counterfoil.torch.execution import ELSEWHERE, Differs, Execution, Lane
+from counterfoil.torch.judge import Fingerprints, begins_alike, judge
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.recipes import locked
-from counterfoil.torch.tolerance import Calibration, begins_alike, judge
+from counterfoil.torch.tolerance import Calibration
 from counterfoil.verify import Mismatch, ReplayReport
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def replay(
     beacon: bytes | None = None,
     tolerance: Calibration | None = None,
     environment: Mapping[str, str | int | bool] | None = None,
+    fingerprint_key: bytes | None = None,
 ) -> Verdict:
     """Verifies a run, executes chosen steps of it again and compares them bit for bit.
 
@@ -77,6 +79,8 @@ def replay(
         tolerance: Thresholds of `calibrate`, for steps whose bits differ on this machine: each is judged from the
             state that is stored just before it, by its stored gradient and what is stored behind it.
         environment: What the steps are executed with where the run says otherwise; names as in `diff_live`.
+        fingerprint_key: The 32 bytes that you gave whoever signed fingerprints, for gradients that are not stored; by
+            default each step's own key, under which a fingerprint shows errors and no lies.
 
     Of each lane the chosen steps are executed. A step of several ranks needs a checkpoint just before it, and only what
     its rank computed alone is compared, its contribution: such a step does not count as replayed.
@@ -108,6 +112,7 @@ def replay(
             attestation = stack.enter_context(Attestation(record, attest, beacon))
         options: dict[str, Any] = {"jobs": jobs, "progress": progress, "attestation": attestation}
         options |= {"tolerance": tolerance, "environment": environment or {}}
+        options["prints"] = None if tolerance is None else Fingerprints.of(record, fingerprint_key)
         return verify(re_execute(record, steps, timeout, chain=chain, **options))
 
 
@@ -143,10 +148,10 @@ class Part:
     replayed: list[int] = field(default_factory=list)
     tolerated: list[int] = field(default_factory=list)
     hidden: float = 0.0
+    sketched: list[int] = field(default_factory=list)
     contributed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     differing: list[Differs] = field(default_factory=list)
-    proven: set[Machine] = field(default_factory=set)
     refuted: list[Difference] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     begins: bool = False
@@ -163,6 +168,7 @@ def re_execute(
     attestation: Attestation | None = None,
     tolerance: Calibration | None = None,
     environment: Mapping[str, str | int | bool] = MappingProxyType({}),
+    prints: Fingerprints | None = None,
 ) -> ReplayReport:
     """Executes chosen steps of each lane and reports what was seen, up to the first that differs."""
     # By number, which is the rank: by the workers' addresses, chance would say who is executed before one that differs.
@@ -196,7 +202,13 @@ def re_execute(
     if jobs < 1:
         raise InvalidInput("at least one process executes steps", actual=str(jobs), where="jobs")
     settings = Settings(
-        timeout, bool(unlike), attestation, progress or (lambda *_: None), tolerance, *checked(environment)
+        timeout,
+        bool(unlike),
+        attestation,
+        progress or (lambda *_: None),
+        tolerance,
+        prints,
+        *checked(environment),
     )
     _run(record, parts, min(jobs, max(1, len(parts))), settings)
     return _reported(parts, notes, tolerance)
@@ -218,6 +230,7 @@ class Settings:
     attestation: Attestation | None
     progress: Callable[[int, int], None]
     tolerance: Calibration | None
+    prints: Fingerprints | None
     chosen: Mapping[str, Any]
     variables: Mapping[str, str]
 
@@ -275,7 +288,6 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
                 f"{lane.prefix}step {left[0]} not replayed: neither gradients nor parameters are recorded"
             )
             return
-        part.proven.add(execution.machine)
         if lane.is_shared(left[0]):
             part.contributed.append(left[0])
             return
@@ -283,15 +295,17 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
         if attestation is not None:
             attestation.add(lane.steps[left[0]], SAME, computed)
 
-    while left and not part.refuted and not _unexcused(part.differing, part.proven):
+    while left and not part.refuted:
         try:
             if left[0] == 0:
                 execution.begin()
                 part.begins = True
             elif is_judging and tolerance is not None:
-                judged = judge(execution, left[0], tolerance)
+                judged = judge(execution, left[0], tolerance, settings.prints)
                 if judged.is_exact:
                     passed(judged.computed)
+                elif judged.hidden is None:
+                    part.sketched.append(left[0])
                 else:
                     part.tolerated.append(left[0])
                     part.hidden = max(part.hidden, judged.hidden)
@@ -334,6 +348,10 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
                 continue
             elif is_judging:
                 part.refuted.append(differs.found)
+            elif differs.excuse == ELSEWHERE and part.differing:
+                # Nothing else would come of executing all of the lane once more.
+                part.differing.append(differs)
+                child.stands = None
             else:
                 try:
                     computed = execution.confirm(differs)
@@ -354,12 +372,7 @@ def _execute(part: Part, execution: Execution, settings: Settings) -> Generator[
 
 def _is_elsewhere(differs: Differs, settings: Settings) -> bool:
     """Whether a difference is for a tolerance to judge: one has been given, and the machine may be its cause."""
-    return settings.tolerance is not None and differs.excuse not in (None, UNCONFIRMED)
-
-
-def _unexcused(differing: list[Differs], proven: set[Machine]) -> list[Difference]:
-    """Bits that came out equal show that a machine computes here what it did there."""
-    return [each.found for each in differing if each.excuse in proven]
+    return settings.tolerance is not None and differs.excuse == ELSEWHERE
 
 
 def _named(found: Difference) -> str:
@@ -385,8 +398,6 @@ def _reported(parts: list[Part], notes: list[str], tolerance: Calibration | None
         shared = sum(len(part.contributed) for part in of_lane)
         differing = [wrong for part in of_lane for wrong in part.differing]
         refuted = next((part.refuted for part in of_lane if part.refuted), [])
-        proven = set[Machine]().union(*(part.proven for part in of_lane))
-        refuted = refuted or _unexcused(differing, proven)[:1]
         replayed += seen
         tolerated += [step for part in of_lane for step in part.tolerated]
         notes += [note for part in of_lane for note in part.notes]
@@ -407,13 +418,25 @@ def _reported(parts: list[Part], notes: list[str], tolerance: Calibration | None
             for each in differing
         ]
     chosen = [step for part in parts for step in part.steps if step]
-    if chosen and not (replayed or tolerated or undecided or any(part.contributed for part in parts)):
+    if chosen and not (
+        replayed or tolerated or undecided or any(part.contributed or part.sketched for part in parts)
+    ):
         # Else who asked for a replay could take the verdict on signatures for its outcome.
         undecided.append(f"none of the {len(chosen)} chosen steps could be executed: the notes say why")
     begins = [part.begins for part in parts if part.steps == [0]]
     not_seen = tolerance.not_seen() if tolerance and tolerated else []
     hidden = max((part.hidden for part in parts), default=0.0)
     not_seen += [f"an update that is off by {hidden:.0e} of itself, which roundings hide"] * (hidden > 0)
+    sketched = sum(len(part.sketched) for part in parts)
+    if sketched:
+        notes.append(
+            f"the gradients of {sketched} steps lie within tolerance by fingerprints; their updates were not executed, "
+            "since the gradients are not stored"
+        )
+    if any(part.differing for part in parts) and tolerance is None:
+        notes.append(
+            "steps whose bits differ here are judged by `replay --tolerance`: `counterfoil calibrate` makes one"
+        )
     if tolerated and replayed:
         notes.append(
             f"the bits of {len(replayed)} steps came out on this machine, and those of {len(tolerated)} did not"

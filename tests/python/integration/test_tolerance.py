@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
-from pathlib import Path
+import types
 
 import pytest
 import torch
 
 import counterfoil
 from counterfoil.errors import InvalidInput, Refuted
+from counterfoil.fingerprints import publish
 from counterfoil.torch import calibrate, collect, replay
-from counterfoil.torch.demo import lying, mlp, ranks, transformer
-from replays import MLP, TRANSFORMER, record
+from counterfoil.torch.demo import lying, ranks, transformer
+from replays import MLP, TRANSFORMER, data, record
 
 ELSEWHERE = {"ATEN_CPU_CAPABILITY": "default", "mkldnn": False}
 STEPS = 3
@@ -29,6 +30,33 @@ pytestmark = [
 
 def pin(path):
     return counterfoil.Record(path).recipe_digest
+
+
+def written(
+    folder, body, build="torch.optim.SGD(model.parameters(), lr=0.05)", model="torch.nn.Linear(64, 10)"
+):
+    """A recipe as a module: what it builds, and what its step does with `images`, `labels` and `number`."""
+    lines = "".join(f"        {line}\n" for line in body.strip().splitlines())
+    source = (
+        "import torch\n\ndef recipe(spec):\n    torch.manual_seed(spec['seed'])\n"
+        f"    model = {model}\n    optimizer = {build}\n    kept = {{}}\n"
+        "    def step(batch, number, log):\n        images, labels = batch\n        optimizer.zero_grad()\n"
+        f"{lines}    return model, optimizer, step\n"
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.py").write_text(source)
+    module = types.ModuleType("written")
+    module.__file__ = str(folder / "recipe.py")
+    exec(compile(source, module.__file__, "exec"), module.__dict__)
+    return module
+
+
+PLAIN = """
+loss = torch.nn.functional.cross_entropy(model(images.flatten(1)), labels)
+loss.backward()
+log(loss=loss)
+optimizer.step()
+"""
 
 
 def scaled(factor):
@@ -62,7 +90,8 @@ def test_an_honest_run_is_accepted_where_its_bits_differ(honest, thresholds):
     verdict = judged(honest, thresholds, require={"recipe": True, "replayed": STEPS})
     assert verdict.status == "verified", str(verdict)
     assert (
-        f"within tolerance {STEPS} of {STEPS} by you (not seen: changes of a gradient" in verdict.transition
+        f"within tolerance {STEPS} of {STEPS} by you (not seen: what moves a tensor by less than"
+        in verdict.transition
     )
     assert any(thresholds.digest in note for note in verdict.notes)
     assert thresholds.cheats["one sample of a batch left out"] > 100
@@ -104,12 +133,7 @@ def test_a_lie_is_refused_where_bits_differ(tmp_path, thresholds, lie, field):
 
 
 def test_an_update_lie_is_refused_where_no_core_executes_the_optimiser(tmp_path):
-    source = Path(mlp.__file__).read_text().replace("SGD", "RMSprop").replace(", nesterov=True", "")
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text(source)
-    namespace = {}
-    exec(compile(source, str(recipe), "exec"), namespace)  # the module under test is the package's, changed
-    module = type("module", (), {"recipe": staticmethod(namespace["recipe"]), "__file__": str(recipe)})
+    module = written(tmp_path / "recipe", PLAIN, "torch.optim.RMSprop(model.parameters(), lr=0.01)")
     honest, liar = (
         record(tmp_path / name, module, **WHOLE, lie=lie)
         for name, lie in (("honest", None), ("liar", lying(2)))
@@ -144,38 +168,15 @@ def test_a_step_without_a_state_before_it_is_undecided_by_name(tmp_path):
     assert "step 3 not judged: no state is stored just before it" in verdict.missing
 
 
-KINK = """
-import torch
-
-def recipe(spec):
-    model = torch.nn.Linear(64, 10)
-    optimizer = torch.optim.SGD(model.parameters(), lr=spec["learning_rate"])
-
-    def step(batch, number, log):
-        images, labels = batch
-        optimizer.zero_grad()
-        out = model(images.flatten(1))
-        loss = torch.nn.functional.cross_entropy(out, labels)
-        # On which side of the kink a sum lies is decided by its last bits.
-        grain = (out.detach().double() * 2.0**24).sum() % 2
-        (loss * (1 + 0.01 * grain)).backward()
-        log(loss=loss)
-        optimizer.step()
-
-    return model, optimizer, step
-"""
-
-
 def test_nobody_is_accused_where_a_rounding_of_the_state_moves_the_gradient_as_far(tmp_path):
     """Two honest machines may lie on two sides of a kink."""
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text(KINK)
-    namespace = {}
-    exec(compile(KINK, str(recipe), "exec"), namespace)
-    module = type("module", (), {"recipe": staticmethod(namespace["recipe"]), "__file__": str(recipe)})
-    path = record(tmp_path / "run", module, recipe=recipe, **WHOLE, lie=scaled(1.01))
+    # On which side of the kink a sum lies is decided by its last bits.
+    kink = "(1 + 0.01 * ((model(images.flatten(1)).detach().double() * 2.0**24).sum() % 2)) * loss"
+    body = PLAIN.replace("loss.backward()", f"({kink}).backward()")
+    module = written(tmp_path / "recipe", body)
+    path = record(tmp_path / "run", module, **WHOLE, lie=scaled(1.01))
     found = calibrate(path, recipe=pin(path), environment=ELSEWHERE)
-    tight = dataclasses.replace(found, noise={}, resolution=1e-7)
+    tight = dataclasses.replace(found, noise=dict.fromkeys(found.noise, 1e-7))
     verdict = judged(path, tight)
     assert verdict.status == "undecided"
     assert any("no machine can decide" in missing for missing in verdict.missing)
@@ -205,3 +206,139 @@ def test_thresholds_of_another_training_or_machine_are_refused(tmp_path, honest,
         judged(honest, dataclasses.replace(thresholds, recipe="0x" + "00" * 32))
     moved = dataclasses.replace(thresholds, local={**thresholds.local, "processor": "another"})
     assert judged(honest, moved).status == "undecided"
+
+
+def test_a_schedule_that_a_recipe_keeps_accuses_nobody(tmp_path):
+    """Built anew before each step, its rate is the first one's."""
+    made = 'kept.setdefault("schedule", torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5))\n'
+    keeps = made + PLAIN.strip() + '\nkept["schedule"].step()'
+    path = record(tmp_path / "run", written(tmp_path / "recipe", keeps), **WHOLE)
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert verdict.status == "undecided"
+    assert any("the recipe keeps" in missing for missing in verdict.missing), verdict.missing
+
+
+def test_a_closure_accuses_nobody(tmp_path):
+    """Its gradient stands nowhere when the step begins."""
+    body = """
+def closure():
+    loss = torch.nn.functional.cross_entropy(model(images.flatten(1)), labels)
+    loss.backward()
+    return loss
+log(loss=optimizer.step(closure).detach())
+"""
+    path = record(tmp_path / "run", written(tmp_path / "recipe", body), **WHOLE)
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert verdict.status == "undecided" and any("ended" in missing for missing in verdict.missing)
+
+
+def test_bits_that_come_out_by_chance_accuse_nobody(tmp_path):
+    """Of a model this small some steps come out equal on any machine, and others do not."""
+    body = PLAIN.replace("images.flatten(1)", "images.flatten(1)[:, :2]")
+    module = written(tmp_path / "recipe", body, model="torch.nn.Linear(2, 10)")
+    path = record(tmp_path / "run", module, **WHOLE | {"steps": 12})
+    verdict = replay(path, "all", recipe=pin(path), environment=ELSEWHERE)
+    assert verdict.status == "undecided" and not verdict.broken
+
+
+def test_what_no_data_moves_must_not_be_moved(tmp_path):
+    """Adam makes a whole step of a gradient that is below every threshold; the row of an unseen token is 0 to the bit."""
+    body = PLAIN.replace("model(images.flatten(1))", "model((images.flatten(1) * 20).long()).mean(1)")
+    module = written(
+        tmp_path / "recipe",
+        body,
+        "torch.optim.Adam(model.parameters(), lr=0.001)",
+        "torch.nn.Embedding(50, 10)",
+    )
+
+    def train_the_unseen(optimizer):
+        def add(*_):
+            (weight,) = optimizer.param_groups[0]["params"]
+            weight.grad[49] += 1e-7 * weight.grad.norm()
+
+        optimizer.register_step_pre_hook(add)
+
+    path = record(tmp_path / "run", module, **WHOLE, lie=train_the_unseen)
+    found = calibrate(path, recipe=pin(path), environment=ELSEWHERE)
+    with pytest.raises(Refuted, match="update 'weight'"):
+        judged(path, found)
+
+
+def test_a_moment_is_held_element_by_element(tmp_path):
+    """A forged moment of a still row is small beside the others, and the optimiser makes a step of it."""
+    body = PLAIN.replace("model(images.flatten(1))", "model((images.flatten(1) * 20).long()).mean(1)")
+    module = written(
+        tmp_path / "recipe",
+        body,
+        "torch.optim.NAdam(model.parameters(), lr=0.001)",
+        "torch.nn.Embedding(50, 10)",
+    )
+
+    def forge_a_moment(optimizer):
+        def forge(*_):
+            (state,) = optimizer.state.values()
+            state["exp_avg"][49] += 1e-7 * state["exp_avg"].norm()
+
+        handle = optimizer.register_step_post_hook(forge)
+        optimizer._optimizer_step_post_hooks.move_to_end(handle.id, last=False)
+
+    path = record(tmp_path / "run", module, **WHOLE, lie=forge_a_moment)
+    found = calibrate(path, recipe=pin(path), environment=ELSEWHERE)
+    with pytest.raises(Refuted, match="optimizer 'optimizer/0/weight/exp_avg'"):
+        judged(path, found)
+
+
+def test_a_count_that_is_off_by_one_and_a_metric_that_nobody_computes(tmp_path):
+    """Ties fall otherwise elsewhere; and what a recipe does not compute is nobody's finding."""
+    body = PLAIN.replace("log(loss=loss)", "log(loss=loss, right=int(spec.get('right', 0)))")
+    module = written(tmp_path / "recipe", body)
+    path = tmp_path / "run"
+    with counterfoil.Run.create(path, spec=WIDE, recipe=module.__file__) as run:
+        model, optimizer, step = module.recipe(WIDE)
+        recorder = run.attach(model, optimizer, every=1, checkpoint_every=1, store_gradients=True)
+        for number, batch in zip(
+            (1, 2), run.batches(torch.utils.data.DataLoader(data(), batch_size=8)), strict=False
+        ):
+            step(batch, number, lambda **told: recorder.log(**told | {"right": 1, "accuracy": 0.999}))
+    verdict = judged(path, calibrate(path, recipe=pin(path), environment=ELSEWHERE))
+    assert verdict.status == "undecided" and any("metrics/right" in missing for missing in verdict.missing)
+    assert "the recipe does not compute the metrics accuracy" in verdict.notes
+
+
+def test_a_recipe_that_takes_no_short_batch_is_calibrated_all_the_same(tmp_path):
+    """A cheat that kills the process must leave the thresholds as they are, and be named as not tried."""
+    body = PLAIN.replace("images.flatten(1)", "images.reshape(8, 64)")
+    path = record(tmp_path / "run", written(tmp_path / "recipe", body), **WHOLE)
+    found = calibrate(path, recipe=pin(path), environment=ELSEWHERE)
+    assert len(found.environments) > 1 and [len(each) for each in found.steps.values()] == [STEPS]
+    assert "one sample of a batch left out (not tried)" in found.not_seen()
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """A run whose worker signed fingerprints under a key, and whose gradients are gone; and one that lied before."""
+    key = bytes(range(32))
+    runs = {}
+    for name, lie in (("honest", None), ("liar", scaled(1.001))):
+        folder = tmp_path_factory.mktemp(name)
+        # Without momentum, whose first state is the gradient's very object.
+        path = runs[name] = record(folder / "run", written(folder / "recipe", PLAIN), **WHOLE, lie=lie)
+        assert publish(path, key=key) == STEPS
+        kept = counterfoil.Record(path)
+        for receipt in kept.receipts(*kept.lanes[0]):
+            if receipt.kind == "step":
+                for entry in kept.opened(receipt)["gradients"].entries:
+                    (path / "objects" / entry.root.hex()).unlink(missing_ok=True)
+    return runs, key
+
+
+def test_a_gradient_is_judged_by_its_fingerprint_where_its_bytes_are_not_there(printed):
+    """2 KiB a tensor decide; without the key that the verifier gave there is nothing to decide by."""
+    runs, key = printed
+    found = calibrate(runs["honest"], recipe=pin(runs["honest"]), environment=ELSEWHERE)
+    verdict = judged(runs["honest"], found, fingerprint_key=key)
+    assert verdict.status == "verified", str(verdict)
+    assert any("lie within tolerance by fingerprints" in note for note in verdict.notes)
+    assert judged(runs["honest"], found).status == "undecided"
+    with pytest.raises(Refuted, match=r"step 1: (gradients|update)"):
+        judged(runs["liar"], found, fingerprint_key=key)

@@ -20,8 +20,7 @@ def thresholds():
         local={"torch": "2.15", "threads": 2},
         environments=("threads=1", "roundings"),
         steps={"0xab lane 0": (1, 4)},
-        noise={"gradients/a": 3e-7, "metrics/loss": 0.0},
-        resolution=4.8e-7,
+        noise={"gradients/a": 3e-7, "gradients/b": 1e-8, "update/a": 0.5, "metrics/loss": 4.8e-7},
         cheats={"one sample of a batch left out": 900.0},
     )
 
@@ -33,7 +32,11 @@ def test_thresholds_are_read_as_they_were_written(tmp_path, thresholds):
     document = json.loads(file.read_text())
     for damaged in (
         {"noise": {"gradients/x": "1"}},
-        {"resolution": float("nan")},
+        {"noise": {"gradients/x": float("nan")}},
+        {"steps": {"": [float("inf")]}},
+        {"recorded": 5},
+        {"local": [1]},
+        {"recipe": None},
         {"steps": 3},
         {"more": 1},
         {"noise": 1},
@@ -49,14 +52,22 @@ def test_thresholds_are_read_as_they_were_written(tmp_path, thresholds):
 def test_whoever_made_the_run_cannot_widen_the_thresholds_beyond_the_limit(thresholds):
     """The states at which honest executions differ are the prover's."""
     wide = dataclasses.replace(thresholds, noise=dict.fromkeys(thresholds.noise, 1.0))
-    assert {wide.accepted(unit) for unit in wide.noise} == {LIMIT}
+    assert {wide.accepted(unit) for unit in wide.noise if not unit.startswith("update/")} == {LIMIT}
 
 
 def test_thresholds_say_what_they_hide(thresholds):
     """In a coarse precision a sample can be left out unseen, and the verdict has to say so."""
     coarse = dataclasses.replace(thresholds, cheats={"one sample of a batch left out": 0.7, "other": 50.0})
-    assert coarse.not_seen()[1:] == ["one sample of a batch left out"]
-    assert all(thresholds.accepted(unit) >= MARGIN * noise for unit, noise in thresholds.noise.items())
+    assert coarse.not_seen()[1:] == ["any update of a", "one sample of a batch left out"]
+    assert (
+        "one sample of a batch left out (not tried)"
+        in dataclasses.replace(thresholds, cheats={"one sample of a batch left out": None}).not_seen()
+    )
+    assert thresholds.accepted("gradients/b") == MARGIN * 1e-8
+    assert (
+        thresholds.accepted("gradients/unknown") == MARGIN * 3e-7
+        and thresholds.accepted("buffers/unknown") == 0
+    )
 
 
 def test_distances_of_what_is_no_number_or_another_shape_are_infinite():
