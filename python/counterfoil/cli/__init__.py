@@ -136,6 +136,10 @@ def replay(
         typer.Option(help="Thresholds of `calibrate`, for steps whose bits differ on this machine."),
     ] = None,
     env: Environment = "",
+    fingerprint_key: Annotated[
+        str | None,
+        typer.Option(help="32 bytes in hex that you gave whoever signed fingerprints of gradients."),
+    ] = None,
     signer: Signer = None,
     recipe: Recipe = None,
     require: Requirement = Require.INTEGRITY,
@@ -162,6 +166,7 @@ def replay(
             progress=progress,
             tolerance=None if tolerance is None else Calibration.load(tolerance),
             environment=_environment(env),
+            fingerprint_key=None if fingerprint_key is None else _word(fingerprint_key),
             **pins,
         )
     _finish(verdict, json)

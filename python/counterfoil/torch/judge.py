@@ -21,6 +21,7 @@ from counterfoil.torch.budget import STATE
 from counterfoil.torch.execution import Differs, Execution, moved
 from counterfoil.torch.process import NotReplayable
 from counterfoil.torch.tolerance import (
+    COMPUTED,
     LIMIT,
     REFUSAL,
     Calibration,
@@ -266,7 +267,8 @@ def _hold(execution: Execution, number: int, computed: dict[str, State], measure
                 if each == unit or (unit == "gradients/" and each.startswith(unit))
             ]
             spread[unit] = max(spread.get(unit, 0.0), math.hypot(*of))
-    for unit in sorted(refused, key=lambda unit: -found[unit] / (accepted[unit] or 1.0)):
+    # In the order in which data flow, so that a gradient is named before the update that follows from it.
+    for unit in sorted(refused, key=lambda unit: (COMPUTED.index(unit.partition("/")[0]), -found[unit])):
         if found[unit] > REFUSAL * spread.get(unit, 0.0):
             expected = f"at most {accepted[unit]:.1e} off, as honest executions are"
             raise _refused(execution, number, computed, unit, expected, f"{found[unit]:.1e} off")

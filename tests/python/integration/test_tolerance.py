@@ -140,7 +140,7 @@ def test_an_update_lie_is_refused_where_no_core_executes_the_optimiser(tmp_path)
     )
     thresholds = calibrate(honest, recipe=pin(honest), environment=ELSEWHERE)
     assert judged(honest, thresholds).status == "verified"
-    with pytest.raises(Refuted, match="step 2: parameters"):
+    with pytest.raises(Refuted, match="step 2: update"):
         judged(liar, thresholds)
 
 
