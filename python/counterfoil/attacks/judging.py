@@ -56,13 +56,13 @@ def by_chain(case: Dated) -> str | None:
 def by_replay(path: Path, steps: str = "all") -> str | None:
     """Judges a run by executing steps of it again with its recipe, which is pinned as in the folder.
 
-    A step that could not be executed is no acceptance.
+    A step that was not executed, or whose differences could not be judged, is no acceptance.
     """
 
     def executed() -> counterfoil.Verdict:
         verdict = replay(path, steps, recipe=counterfoil.Record(path).recipe_digest)
         for note in verdict.notes:
-            if "not replayed" in note:
+            if "not replayed" in note or "not judged" in note:
                 raise ProofError(note)
         return verdict
 
