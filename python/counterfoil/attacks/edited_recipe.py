@@ -11,16 +11,17 @@ from counterfoil import commit_tensors
 from counterfoil.attacks.judging import by_replay, by_signatures
 from counterfoil.attacks.training import train
 from counterfoil.torch.demo import mlp
+from counterfoil.torch.rehearsal import imported
 
 LAYER = "verify with a pinned recipe"
 
 
 def mount(folder: Path, *, honest: bool) -> Path:
     """Trains with the demo's recipe, or with one that logs nine tenths of each loss."""
-    source = Path(mlp.__file__).read_text(encoding="utf-8")
-    recipe = folder / "recipe.py"
-    recipe.write_text(source if honest else source.replace("log(loss=loss)", "log(loss=0.9 * loss)"))
-    return train(folder, recipe=recipe, told=lambda loss: loss if honest else 0.9 * loss)
+    source, edited = Path(mlp.__file__).read_text(encoding="utf-8"), folder / "recipe.py"
+    edited.write_text(source if honest else source.replace("log(loss=loss)", "log(loss=0.9 * loss)"))
+    with imported(edited) as recipe:
+        return train(folder, recipe=recipe)
 
 
 def undefended(case: Path) -> str | None:

@@ -58,7 +58,7 @@ def rehearse(
     with _own_keys() as folder:
         run = Run.create(folder / "run", key=Key.generate(), spec=spec, recipe=recipe)
         try:
-            with run, _imported(Path(recipe)) as module:
+            with run, imported(Path(recipe)) as module:
                 _train(run, module, batches, steps)
         except Exception as error:  # the recipe's, whatever it is
             findings = [Finding("training", False, f"{type(error).__name__}: {error}")]
@@ -82,7 +82,7 @@ def _own_keys() -> Iterator[Path]:
 
 
 @contextmanager
-def _imported(path: Path) -> Iterator[ModuleType]:
+def imported(path: Path) -> Iterator[ModuleType]:
     """The recipe as a module of this process, with the modules beside it, which are forgotten afterwards."""
     file = (path / "recipe.py" if path.is_dir() else path).resolve()
     description = importlib.util.spec_from_file_location("recipe", file)
