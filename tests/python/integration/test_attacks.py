@@ -41,8 +41,27 @@ from counterfoil.testing.tamper import read_frames, write_frames
 EXPECTED_NOT_CAUGHT = {
     "discarded-branch": "docs/threat-model.md: that this was the only run",
     "unobserved-rank": "docs/threat-model.md: that the lanes shown are all of its lanes",
+    "seed-grinding": "docs/threat-model.md: that this was the only run",
+    "poisoned-data": "docs/threat-model.md",
 }
 """Attacks that go through, each with the page that says that no verdict shows the opposite."""
+
+NAMED = {
+    "skipped-steps": "step 4: parameters",
+    "fewer-inner-steps": "step 3: gradients",
+    "easy-data": "step 2: gradients",
+    "unpinned-data": "step 1: its batch",
+    "learning-rate-drift": "step 4: parameters",
+    "learning-rate-drift-with-stored-gradients": "(step 4): update of parameters",
+    "lower-precision": "step 1: gradients",
+    "interpolation-spoof": "step 1: gradients",
+    "trained-before": "undecided: the run did not begin from the state that its recipe makes",
+} | dict.fromkeys(
+    ["free-riding-with-zeros", "free-riding-with-noise", "copied-gradients", "copied-gradients-with-noise", "label-flip",
+     "backdoor", "scaled-contribution", "sign-flip", "little-is-enough"],
+    "lane 1: contribution",
+)  # fmt: skip
+"""What the defence must name, where an attack could also be refused for another reason."""
 
 
 @pytest.mark.slow
@@ -52,6 +71,7 @@ def test_an_attack_is_caught(attack: ModuleType, tmp_path: Path) -> None:
     found = row(attack, tmp_path)
     expected = "not caught" if found.name in EXPECTED_NOT_CAUGHT else "caught"
     assert found.outcome == expected, found.found
+    assert NAMED.get(found.name, "") in found.found
     assert found.summary.endswith(".")
     told = attack.__doc__ or ""
     assert "\n\nDefence: " in told and ("\n\nNot caught: " in told) == (expected == "not caught")
