@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from counterfoil.attacks.judging import by_replay, by_signatures
-from counterfoil.attacks.training import Deed, Training, before_recording, honestly, train
+from counterfoil.attacks.training import Deed, Training, before_recording, honestly, train, weights, write
 from counterfoil.testing import forge
 
 LAYER = "replay"
@@ -31,18 +30,13 @@ def extrapolated() -> Deed:
     states: list[dict[str, NDArray[np.float32]]] = []
 
     def deed(training: Training, batch: Any, number: int) -> None:
-        named = dict(training.model.named_parameters())
-
         def move_on() -> None:
-            for name, value in forge.scaled_up(states[0], states[TAKEN], number / TAKEN).items():
-                named[name].copy_(torch.from_numpy(value))
+            write(training.model, forge.scaled_up(states[0], states[TAKEN], number / TAKEN))
 
+        states.append(weights(training.model))
         if number <= TAKEN:
-            states.append({name: each.detach().numpy().copy() for name, each in named.items()})
             training.step(batch, number)
             return
-        if number == TAKEN + 1:
-            states.append({name: each.detach().numpy().copy() for name, each in named.items()})
         with before_recording(training.optimizer, move_on):
             training.optimizer.step()
 

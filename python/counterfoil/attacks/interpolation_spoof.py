@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from counterfoil.attacks.judging import by_replay
 from counterfoil.attacks.proof_of_learning import by_distance, feed, trained
-from counterfoil.attacks.training import SPEC, Deed, Training, honestly, train
+from counterfoil.attacks.training import SPEC, Deed, Training, honestly, train, weights
 from counterfoil.testing import forge
 from counterfoil.torch.demo import ranks
 
@@ -48,8 +48,7 @@ def led_to(stolen: Mapping[str, NDArray[np.float32]], segments: int) -> Deed:
 
     def deed(training: Training, batch: Any, number: int) -> None:
         if number == 1:
-            start = {name: each.detach().numpy() for name, each in training.model.named_parameters()}
-            line.extend(forge.interpolate(start, stolen, segments))
+            line.extend(forge.interpolate(weights(training.model), stolen, segments))
         (group,) = training.optimizer.param_groups
         for name, parameter in training.model.named_parameters():
             buffer = training.optimizer.state[parameter].get("momentum_buffer")

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 import counterfoil
 from counterfoil.attacks.shown import tensors
-from counterfoil.attacks.training import SPEC
+from counterfoil.attacks.training import SPEC, weights
 from counterfoil.torch.collect import Collector, unflatten
 from counterfoil.torch.demo import digits, ranks
 from counterfoil.torch.execution import Lane
 
 if TYPE_CHECKING:
     from counterfoil import Opened, Record
-    from counterfoil.attacks.training import SPEC
+    from counterfoil.attacks.training import SPEC, weights
 from counterfoil.torch.collect import State
 
 SHARE = 0.01
@@ -48,7 +48,7 @@ def trained(steps: int, spec: Mapping[str, Any] = SPEC) -> dict[str, NDArray[np.
     model, _, step = ranks.recipe(dict(spec))
     for number, batch in enumerate(itertools.islice(feed(), steps), 1):
         step(batch, number, lambda loss: None)
-    return {name: each.detach().numpy().copy() for name, each in model.named_parameters()}
+    return weights(model)
 
 
 def tolerance(steps: int, share: float = SHARE) -> float:

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import counterfoil
 from counterfoil import Commitment
@@ -101,6 +103,17 @@ def train(
         for number, batch in zip(range(1, steps + 1), batches, strict=False):
             deed(training, batch, number)
     return path
+
+
+def weights(model: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
+    """A copy of a model's parameters."""
+    return {name: each.detach().numpy().copy() for name, each in model.named_parameters()}
+
+
+def write(model: torch.nn.Module, state: Mapping[str, NDArray[np.float32]]) -> None:
+    """Puts these parameters into a model."""
+    for name, parameter in model.named_parameters():
+        parameter.detach().copy_(torch.from_numpy(state[name]))
 
 
 @contextlib.contextmanager

@@ -57,13 +57,9 @@ def interpolate(
         Zhang et al., "Adversarial Examples for Proof-of-Learning", S&P 2022; Fang et al., "Proof-of-Learning is
         Currently More Broken Than You Think", EuroS&P 2023.
     """
-    for at in range(1, segments + 1):
-        share = np.float32(at / segments)
-        yield (
-            {name: start[name] + (end[name] - start[name]) * share for name in start}
-            if at < segments
-            else {name: end[name].copy() for name in end}
-        )
+    for at in range(1, segments):
+        yield scaled_up(start, end, at / segments)
+    yield {name: value.copy() for name, value in end.items()}
 
 
 def scaled_up(start: Mapping[str, Array], end: Mapping[str, Array], factor: float) -> dict[str, Array]:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import counterfoil
 import planted
 from counterfoil.attacks.interpolation_spoof import CLAIMED, claim, led_to
 from counterfoil.attacks.proof_of_learning import distances, tolerance, trained
-from counterfoil.attacks.training import SPEC, before_recording, honestly
+from counterfoil.attacks.training import SPEC, before_recording, honestly, weights, write
 from counterfoil.errors import Refuted
 from counterfoil.testing import forge
 from counterfoil.torch.execution import Differs, Execution, Lane
@@ -46,16 +45,9 @@ def written(stolen):
     line = []
 
     def deed(training, batch, number):
-        named = dict(training.model.named_parameters())
         if number == 1:
-            start = {name: each.detach().numpy().copy() for name, each in named.items()}
-            line.extend(forge.interpolate(start, stolen, SEGMENTS))
-
-        def write():
-            for name, value in line[number - 1].items():
-                named[name].copy_(torch.from_numpy(value))
-
-        with before_recording(training.optimizer, write):
+            line.extend(forge.interpolate(weights(training.model), stolen, SEGMENTS))
+        with before_recording(training.optimizer, lambda: write(training.model, line[number - 1])):
             if number == 1:
                 training.step(batch, number)
             else:
