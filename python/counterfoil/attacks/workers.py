@@ -1,6 +1,8 @@
 """The training of several workers that is attacked: each a lane of one run, with a key of its own.
 
-One process plays all of them, so that a cheat can know what the others contribute in the same round.
+One process plays all of them, so that a cheat can know what the others contribute in the same round. It cheats from the
+first step on, and is refuted. Of who begins later a replay says that it is undecided: what its recipe keeps from the
+steps before cannot be tried, since those of several workers are not executed to their end.
 """
 
 from __future__ import annotations
