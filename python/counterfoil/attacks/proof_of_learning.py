@@ -28,8 +28,7 @@ from counterfoil.torch.execution import Lane
 
 if TYPE_CHECKING:
     from counterfoil import Opened, Record
-    from counterfoil.attacks.training import SPEC, weights
-from counterfoil.torch.collect import State
+    from counterfoil.torch.collect import State
 
 SHARE = 0.01
 """Of the distance between two trainings from other seeds, what the verifier tolerates."""
