@@ -1,6 +1,7 @@
 """A worker shows the work of one lane in another lane as well, to be credited twice.
 
-Defence: a receipt names its worker and lane.
+Defence: `verify` follows the links. The first receipt that was moved names the one before it in its own lane, and that
+does not stand here. A receipt also names its lane, but the link breaks before that is compared.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from counterfoil import Run
 from counterfoil.attacks.judging import by_each_receipt, by_signatures
 from counterfoil.attacks.ledgers import STEPS, go_on, journal, record, splice
 
-LAYER = "verify"
+LAYER = "verify (links)"
 undefended, defended = by_each_receipt, by_signatures
 
 

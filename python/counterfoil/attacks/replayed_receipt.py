@@ -1,6 +1,7 @@
 """A worker hands in a receipt of finished work a second time, to be credited twice.
 
-Defence: a receipt names its position and the receipt before it, so that it has one place in one ledger.
+Defence: `verify` follows the links. A receipt names the digest of the one before it, which is another one where it
+stands a second time.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from counterfoil.attacks.judging import by_each_receipt, by_signatures
 from counterfoil.attacks.ledgers import journal, record
 from counterfoil.testing.tamper import STEP, places_of, read_frames, write_frames
 
-LAYER = "verify"
+LAYER = "verify (links)"
 undefended, defended = by_each_receipt, by_signatures
 
 
