@@ -1,35 +1,45 @@
-"""A trainer replaces the dataset and the batches that a finished run commits to, and signs its history anew.
+"""A trainer replaces the data that an anchored run commits to, signs its history anew and anchors that as well.
 
-Defence: the history was anchored when it ended, and a chain holds only that one.
+Defence: the chain still holds the anchor of the first history. The new one is dated too, so that its dates alone show
+nothing; but a second history is excluded only where every anchor that the chain holds was compared, and whoever
+verifies has to demand that it is.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import counterfoil
-from counterfoil import commit_tensors
-from counterfoil.attacks.judging import by_chain, without_a_chain
-from counterfoil.attacks.ledgers import Dated, PublicChain, device_secret, record
+from counterfoil import Run, commit_tensors
+from counterfoil.attacks.judging import by_chain, judged
+from counterfoil.attacks.ledgers import Dated, PublicChain, device_secret, go_on
 from counterfoil.testing.resign import resign
 
 LAYER = "verify with a chain"
-undefended, defended = without_a_chain, by_chain
+defended = by_chain
 
 
 def mount(folder: Path, *, honest: bool) -> Dated:
-    """Records and anchors a run; the trainer then withholds what the receipts open, and names other data."""
+    """Anchors a run in its middle and at its end; the trainer withholds its openings, and names other data before that."""
+    chain, path = PublicChain.dev(folder / "chain"), folder / "run"
     content = {"content": np.zeros((6, 32), np.uint8)}
-    path = record(folder / "run", dataset=commit_tensors(content, keep=True))
-    chain = PublicChain.dev(folder / "chain")
-    chain.anchor(path)
+    with Run.create(path, dataset=commit_tensors(content, keep=True)) as run:
+        go_on(run, 2)
+        chain.anchor(run)
+        go_on(run, 2)
     if not honest:
-        (path / "anchors" / "0.json").unlink()
-        secret = device_secret()
+        shutil.rmtree(path / "anchors")
         counterfoil.erase(path)
-        resign(path, secret, _name_other_data)
+        resign(path, device_secret(), _name_other_data)
+    chain.anchor(path)
     return Dated(path, chain)
+
+
+def undefended(case: Dated) -> str | None:
+    """Asks the chain for dates alone."""
+    return judged(lambda: counterfoil.verify(case.path, chain=case.chain, require={"time": True}))
 
 
 def _name_other_data(told: dict[str, Any]) -> None:
