@@ -116,10 +116,15 @@ def typed_digest(document: dict[str, Any]) -> bytes:
     return keccak256(b"\x19\x01" + _struct(domain) + _struct(document))
 
 
-def _struct(document: dict[str, Any]) -> bytes:
+def type_hash(document: dict[str, Any]) -> bytes:
+    """The hash, 32 bytes, of the type of an EIP-712 message that holds no other struct."""
     name = document["primaryType"]
     fields = ",".join(f"{each['type']} {each['name']}" for each in document["types"][name])
-    return keccak256(keccak256(f"{name}({fields})".encode()) + typed_body(document))
+    return keccak256(f"{name}({fields})".encode())
+
+
+def _struct(document: dict[str, Any]) -> bytes:
+    return keccak256(type_hash(document) + typed_body(document))
 
 
 def _word(value: Any, kind: str) -> bytes:

@@ -10,7 +10,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from counterfoil import Key
+import oracle
+import samples
+from counterfoil import Key, Record, Run, commit_tensors
 from counterfoil.attacks import (
     ATTACKS,
     backdating,
@@ -42,15 +44,20 @@ EXPECTED_NOT_CAUGHT = {
     "discarded-branch": "docs/threat-model.md: that this was the only run",
     "unobserved-rank": "docs/threat-model.md: that the lanes shown are all of its lanes",
     "seed-grinding": "docs/threat-model.md: that this was the only run",
-    "poisoned-data": "docs/threat-model.md",
+    "poisoned-data": "docs/threat-model.md: that the data is what its name says",
 }
 """Attacks that go through, each with the page that says that no verdict shows the opposite."""
 
 NAMED = {
+    "replayed-receipt": "receipt 6 (step 4): previous",
+    "receipt-in-another-lane": "receipt 1 (step 1): previous",
+    "cross-run-replay": "receipt 2 (step 1): run",
+    "data-after-the-fact": "split view: not excluded",
+    "guessed-leaf": "none of 100 candidates",
     "skipped-steps": "step 4: parameters",
     "fewer-inner-steps": "step 3: gradients",
     "easy-data": "step 2: gradients",
-    "unpinned-data": "step 1: its batch",
+    "unpinned-data": "step 2: its batch holds a sample, row 1",
     "learning-rate-drift": "step 4: parameters",
     "learning-rate-drift-with-stored-gradients": "(step 4): update of parameters",
     "lower-precision": "step 1: gradients",
@@ -162,7 +169,18 @@ def test_a_search_finds_only_what_is_among_its_candidates(tmp_path: Path) -> Non
     """A search that finds whatever it is shown."""
     case = guessed_leaf.mount(tmp_path, honest=False)
     assert guessed_leaf.undefended(case) is None
-    assert guessed_leaf.undefended(replace(case, public=bytes(32)))
+    with Run.create(tmp_path / "other", public=["step.metrics"]) as run:
+        run.record_step(1, {"metrics": commit_tensors({"loss": 1.25}, keep=True)})
+    assert guessed_leaf.undefended(replace(case, public=Record(tmp_path / "other").receipts()))
+
+
+def test_a_search_finds_a_blinded_value_with_the_secret(home: Path, tmp_path: Path) -> None:
+    """A search that finds nothing because it hashes in another way than the library."""
+    case = guessed_leaf.mount(tmp_path, honest=False)
+    known = guessed_leaf.words(case.private)
+    assert guessed_leaf.search(case.private, known)
+    secret = samples.lane_secret(home, oracle.Ledger.read(journal(tmp_path / "private")))
+    assert guessed_leaf.search(case.private, [*known, secret]) is None
 
 
 def test_a_careless_reader_checks_hashes_and_writes_outside(tmp_path: Path) -> None:
