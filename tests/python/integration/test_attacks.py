@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +41,8 @@ from counterfoil.errors import InvalidInput
 from counterfoil.testing import signing
 from counterfoil.testing.resign import resign
 from counterfoil.testing.tamper import read_frames, write_frames
+
+PAGE = Path(__file__).parents[3] / "docs" / "attacks.md"
 
 EXPECTED_NOT_CAUGHT = {
     "discarded-branch": "docs/threat-model.md: that this was the only run",
@@ -92,6 +96,19 @@ def test_names_are_taken_once_and_checked(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="there is no attack unknown; there are backdating"):
         next(scoreboard(tmp_path, ["equal-values", "unknown"]))
     assert [each.name for each in scoreboard(tmp_path, ["equal-values"])] == ["equal-values"]
+
+
+def test_the_page_lists_every_attack_with_its_outcome() -> None:
+    """A page that claims what the board does not show, or leaves out what goes through."""
+    rows = re.findall(r"^\| (\S+) \| [^|]+ \| ([a-z ]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    mounted = [name_of(attack) for attack in ATTACKS]
+    outcomes = [(name, "not caught" if name in EXPECTED_NOT_CAUGHT else "caught") for name in mounted]
+    outcomes += [(name, outcome) for name, outcome, _ in UNMOUNTED]
+    assert [row for row in rows if row != ("attack", "outcome")] == outcomes
+    counted = Counter(outcome for _, outcome in outcomes)
+    told = f"Of {len(mounted)} attacks that are mounted {counted['caught']} are caught and {counted['not caught']} are not;"
+    told += f" {counted['open']} are open, {counted['out of scope']} is out of scope."
+    assert told in " ".join(PAGE.read_text(encoding="utf-8").split())
 
 
 def test_a_row_is_broken_where_the_attack_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
