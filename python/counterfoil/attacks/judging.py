@@ -11,7 +11,7 @@ import counterfoil
 from counterfoil import _native
 from counterfoil.attacks.ledgers import Dated
 from counterfoil.errors import CounterfoilError, ProofError, Refuted
-from counterfoil.torch import replay
+from counterfoil.torch import calibrate, replay
 
 
 def judged(call: Callable[[], object]) -> str | None:
@@ -67,6 +67,13 @@ def by_replay(path: Path, steps: str = "all") -> str | None:
         return verdict
 
     return judged(executed)
+
+
+def by_tolerance(path: Path) -> str | None:
+    """Judges a run by executing steps of it again where bits differ, within what honest executions differ by there."""
+    pin, elsewhere = counterfoil.Record(path).recipe_digest, {"threads": 2, "mkldnn": False}
+    thresholds = calibrate(path, recipe=pin, environment=elsewhere)
+    return judged(lambda: replay(path, "1:3", recipe=pin, environment=elsewhere, tolerance=thresholds))
 
 
 def by_each_receipt(path: Path) -> str | None:

@@ -48,6 +48,7 @@ EXPECTED_NOT_CAUGHT = {
     "discarded-branch": "docs/threat-model.md: that this was the only run",
     "unobserved-rank": "docs/threat-model.md: that the lanes shown are all of its lanes",
     "seed-grinding": "docs/threat-model.md: that this was the only run",
+    "drift-within-tolerance": "docs/threat-model.md: what the thresholds hide",
     "poisoned-data": "docs/threat-model.md: that the data is what its name says",
 }
 """Attacks that go through, each with the page that says that no verdict shows the opposite."""
@@ -66,6 +67,7 @@ NAMED = {
     "learning-rate-drift-with-stored-gradients": "(step 4): update of parameters",
     "lower-precision": "step 1: gradients",
     "interpolation-spoof": "step 1: gradients",
+    "gradient-elsewhere": "step 1: gradients",
     "trained-before": "undecided: the run did not begin from the state that its recipe makes",
 } | dict.fromkeys(
     ["free-riding-with-zeros", "free-riding-with-noise", "copied-gradients", "copied-gradients-with-noise", "label-flip",
