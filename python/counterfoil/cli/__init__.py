@@ -176,7 +176,7 @@ def replay(
 def calibrate(
     run: RunFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="The thresholds, for `replay --tolerance`.")],
-    steps: Annotated[int, typer.Option(min=1, help="How many steps to execute.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="How many steps to execute.")] = 16,
     env: Environment = "",
     run_untrusted: RunUntrusted = False,
     recipe: Recipe = None,

@@ -35,7 +35,7 @@ _Step = tuple[Lane, int]
 def calibrate(
     path: str | os.PathLike[str],
     *,
-    steps: int = 8,
+    steps: int = 16,
     recipe: str | None = None,
     run_untrusted: bool = False,
     environment: Mapping[str, str | int | bool] | None = None,
@@ -156,7 +156,9 @@ class _Measured:
                 if base and (machine, here) != (execution.machine, execution.here):
                     raise NotReplayable("it was computed in another environment than those before it")
                 for draw in range(_ROUNDINGS):
-                    other = execution.once(number, change=functools.partial(rounded, draw=draw))
+                    other = execution.once(
+                        number, change=functools.partial(rounded, draw=draw, computed=computed)
+                    )
                     self._differ((lane, number), computed, other)
                 self._try_cheats(execution, number, computed)
             except NotReplayable as reason:

@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Execution:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(functools.partial(self._take, names))
         self._metrics: collect.State = {}
+        self._coarsest = 0.0
         self._wanted: Sequence[str] = ()
         self._states: list[dict[str, collect.State]] = []
         self._exchange: Callable[[collect.State], collect.State] | None = None
@@ -66,22 +68,31 @@ class Execution:
         wanted: Sequence[str],
         *,
         shared: bool,
+        watch: bool,
         exchange: Callable[[collect.State], collect.State] | None = None,
     ) -> dict[str, collect.State]:
         """Executes one step and returns the wanted fields, as they stood when the optimiser had stepped.
 
         Of a step that several ranks shared, also what backward left before anything else touched it. `exchange` is
-        given the gradient before the optimiser steps, and returns the one that it applies.
+        given the gradient before the optimiser steps, and returns the one that it applies. `watch` adds the coarsest
+        precision of what autograd saved, as the distance from 1 to the next number.
         """
         self._metrics, self._states, self._wanted, self._exchange = {}, [], wanted, exchange
         named = self._collect.named_parameters()
         self._contribution = {name: None for names, _ in named for name in names} if shared else None
-        self._step(collect.unflatten(batch), number, self._log)
+        self._coarsest = 0.0
+        with torch.autograd.graph.saved_tensors_hooks(self._note, _unchanged) if watch else nullcontext():
+            self._step(collect.unflatten(batch), number, self._log)
         if len(self._states) != 1:
             raise InvalidInput(
                 f"the recipe's step stepped its optimiser {len(self._states)} times", where="recipe"
             )
-        return self._states[0]
+        return self._states[0] | ({"precision": {"epsilon": self._coarsest}} if watch else {})
+
+    def _note(self, saved: torch.Tensor) -> torch.Tensor:
+        if saved.is_floating_point():
+            self._coarsest = max(self._coarsest, torch.finfo(saved.dtype).eps)
+        return saved
 
     def _log(self, **metrics: Any) -> None:
         self._metrics.update({name: collect.metric(name, value)() for name, value in metrics.items()})
@@ -114,6 +125,10 @@ class Execution:
         fields = {field: _copy(getattr(self._collect, field)()) for field in FIELDS if field in self._wanted}
         fields |= {"gradients": gradients, "metrics": dict(self._metrics)}
         self._states.append(fields | {"contribution": self._contribution or {}})
+
+
+def _unchanged(saved: torch.Tensor) -> torch.Tensor:
+    return saved
 
 
 def _same(early: collect.State, late: collect.State) -> bool:
@@ -172,7 +187,10 @@ def serve(cut: dict[str, bool]) -> None:
         wanted, shared = header["wanted"], header["contribution"]
         exchange = functools.partial(_exchange, pipe) if header["exchange"] else None
         batch, number = states["batch"], header["step"]
-        pipe.send(encode({}, execution.step(batch, number, wanted, shared=shared, exchange=exchange)))
+        answer = execution.step(
+            batch, number, wanted, shared=shared, watch=header["watch"], exchange=exchange
+        )
+        pipe.send(encode({}, answer))
 
 
 def _exchange(pipe: Pipe, own: collect.State) -> collect.State:

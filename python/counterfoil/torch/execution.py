@@ -207,7 +207,8 @@ class Execution:
             change: What is done to the state before the step, its randomness and its batch.
 
         Returns:
-            What the child computed, by field, and by how much it moved the parameters, as `update`.
+            What the child computed, by field, by how much it moved the parameters, as `update`, and the coarsest
+            precision that it computed in, as `precision`.
 
         Raises:
             NotReplayable: The state before it is not stored, or the child gave no usable answer.
@@ -246,6 +247,7 @@ class Execution:
             states,
             changed,
             keep=keep,
+            watch=True,
             exchange=recorded is not None,
             also=("gradients", "parameters"),
         )
@@ -318,6 +320,7 @@ class Execution:
         *,
         exchange: bool = False,
         keep: bool = False,
+        watch: bool = False,
         also: Sequence[str] = (),
     ) -> None:
         before = self.lane.starts.get(number - 1)
@@ -353,6 +356,7 @@ class Execution:
             "wanted": sorted(wanted),
             "exchange": exchange,
             "keep": keep,
+            "watch": watch,
         }
         self.child.send(wire.encode(self._environment | header, change({**states, **inputs})), self._timeout)
 

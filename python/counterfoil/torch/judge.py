@@ -259,7 +259,9 @@ def _hold(execution: Execution, number: int, computed: dict[str, State], measure
     # Where a rounding decides on which side of a kink a unit lies, honest machines differ by as much.
     spread: dict[str, float] = {}
     for draw in range(DRAWS) if any(math.isfinite(found[unit]) for unit in refused) else ():
-        other = distances(computed, execution.once(number, change=functools.partial(rounded, draw=draw)))
+        other = distances(
+            computed, execution.once(number, change=functools.partial(rounded, draw=draw, computed=computed))
+        )
         for unit in refused:
             of = [
                 away

@@ -26,6 +26,9 @@ MARGIN, REFUSAL, LIMIT = 4.0, 4.0, 0.05
 """How much more than honest executions differ by is accepted, and how much more than that is refused; and the largest
 share that is accepted of anything but an update, since who made the run chose the states that were calibrated."""
 
+HALF, COARSE = 2.0**-10, 2.0**-16
+"""The rounding of half precision; and by which share parameters are moved where a step computes in that or coarser."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -214,12 +217,18 @@ def real(value: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(value).double() if value.is_complex() else value.double()
 
 
-def rounded(states: dict[str, State], draw: int) -> dict[str, State]:
-    """The states with each parameter moved by a rounding up, down or not at all."""
+def rounded(states: dict[str, State], draw: int, computed: Mapping[str, State]) -> dict[str, State]:
+    """The states with each parameter moved up, down or not at all, by a rounding of the precision of a computed step.
+
+    A rounding of 32 bits turns hardly any of 16 bits: where a step computed in such, parameters move by 2^-16 of
+    themselves, with which distances come out as those of other machines do (measured, BENCHMARKS.md).
+    """
+    precision = computed.get("precision", {}).get("epsilon", 0.0)
     generator = torch.Generator().manual_seed(draw)
     moved = {}
     for name, value in states["parameters"].items():
         if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
             signs = torch.randint(-1, 2, value.shape, generator=generator)
-            moved[name] = (value.double() * (1 + signs * epsilon(value))).to(value.dtype)
+            grain = max(epsilon(value), COARSE if float(precision) >= HALF else 0.0)
+            moved[name] = (value.double() * (1 + signs * grain)).to(value.dtype)
     return {**states, "parameters": {**states["parameters"], **moved}}

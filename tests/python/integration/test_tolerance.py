@@ -208,6 +208,16 @@ def test_thresholds_of_another_training_or_machine_are_refused(tmp_path, honest,
     assert judged(honest, moved).status == "undecided"
 
 
+def test_half_precision_is_calibrated_by_its_own_roundings(tmp_path):
+    """Its gradients are of 32 bits, whose roundings turn none of the 16 bits in which they were computed."""
+    half = "with torch.autocast('cpu', torch.bfloat16):\n    out = model(images.flatten(1))\n"
+    body = half + PLAIN.strip().replace("model(images.flatten(1))", "out.float()")
+    path = record(tmp_path / "run", written(tmp_path / "recipe", body), **WHOLE)
+    found = calibrate(path, recipe=pin(path), environment=ELSEWHERE)
+    assert max(noise for unit, noise in found.noise.items() if unit.startswith("gradients/")) > 1e-5
+    assert judged(path, found).status == "verified"
+
+
 def test_a_schedule_that_a_recipe_keeps_accuses_nobody(tmp_path):
     """Built anew before each step, its rate is the first one's."""
     made = 'kept.setdefault("schedule", torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5))\n'
