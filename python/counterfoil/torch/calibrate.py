@@ -19,12 +19,20 @@ from counterfoil.torch.environments import checked
 from counterfoil.torch.execution import Execution, Lane
 from counterfoil.torch.process import Child, NotReplayable
 from counterfoil.torch.replay import check_recipe
-from counterfoil.torch.tolerance import Calibration, distances, epsilon, rounded, specification
+from counterfoil.torch.tolerance import (
+    COARSE,
+    Calibration,
+    distances,
+    epsilon,
+    is_coarse,
+    rounded,
+    specification,
+)
 
 if TYPE_CHECKING:
     from counterfoil.torch.collect import State
 
-_ROUNDINGS, _RESOLUTION, _OUTLIER = 2, 4.0, 10.0
+_ROUNDINGS, _RESOLUTION, _OUTLIER = 4, 4.0, 10.0
 """How often the state before a step is moved by roundings; how many roundings are honest where none were seen; and how far
 above the median of all steps the noise of one may lie, since who made the run chose its states."""
 _COARSE, _SHORT = "a gradient that was rounded to bfloat16", "one sample of a batch left out"
@@ -218,7 +226,9 @@ class _Measured:
 
 def _floors(computed: dict[str, State]) -> dict[str, float]:
     """The rounding of each unit's numbers; of what follows from others, such as a loss, at least that of 32 bits."""
-    single = torch.finfo(torch.float32).eps
+    # A bit of half precision turns now and then, and some executions see none turn.
+    coarse = _RESOLUTION * COARSE if is_coarse(computed) else 0.0
+    single = max(coarse, torch.finfo(torch.float32).eps)
     named = {
         "gradients": computed.get("gradients", {}),
         "update": computed.get("parameters", {}),
@@ -226,7 +236,7 @@ def _floors(computed: dict[str, State]) -> dict[str, float]:
         "buffers": computed.get("buffers", {}),
     }
     return {
-        f"{field}/{name}": epsilon(value) if field == "gradients" else max(single, epsilon(value))
+        f"{field}/{name}": max(epsilon(value), coarse if field == "gradients" else single)
         for field, state in named.items()
         for name, value in state.items()
     }

@@ -45,7 +45,7 @@ ROUNDINGS, ALONG, UPDATE_REFUSAL = 4.0, 1e-6, 10.0
 how much more than that is refused."""
 ESTIMATED = (0.75, 1.3)
 """Between which shares of a distance its estimate from two fingerprints lies."""
-DRAWS = 8
+DRAWS = 16
 """How often the state before a step is moved by roundings before a difference is held against the run."""
 POOL = "pool"
 """The unit of a fingerprint in which the small tensors are."""

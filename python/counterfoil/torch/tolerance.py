@@ -217,18 +217,22 @@ def real(value: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(value).double() if value.is_complex() else value.double()
 
 
+def is_coarse(computed: Mapping[str, State]) -> bool:
+    """Whether a step computed in half precision or less."""
+    return float(computed.get("precision", {}).get("epsilon", 0.0)) >= HALF
+
+
 def rounded(states: dict[str, State], draw: int, computed: Mapping[str, State]) -> dict[str, State]:
     """The states with each parameter moved up, down or not at all, by a rounding of the precision of a computed step.
 
     A rounding of 32 bits turns hardly any of 16 bits: where a step computed in such, parameters move by 2^-16 of
     themselves, with which distances come out as those of other machines do (measured, BENCHMARKS.md).
     """
-    precision = computed.get("precision", {}).get("epsilon", 0.0)
     generator = torch.Generator().manual_seed(draw)
     moved = {}
     for name, value in states["parameters"].items():
         if isinstance(value, torch.Tensor) and value.dtype.is_floating_point:
             signs = torch.randint(-1, 2, value.shape, generator=generator)
-            grain = max(epsilon(value), COARSE if float(precision) >= HALF else 0.0)
+            grain = max(epsilon(value), COARSE if is_coarse(computed) else 0.0)
             moved[name] = (value.double() * (1 + signs * grain)).to(value.dtype)
     return {**states, "parameters": {**states["parameters"], **moved}}
