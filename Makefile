@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower planted notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower planted notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt bench-tolerance gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -136,6 +136,12 @@ bench-replay: .venv/.extension ## Measure replaying steps beside training them p
 
 bench-hunt: .venv/.extension ## Measure a hunt for nondeterminism beside torch's DebugMode (12 minutes; ROUNDS=1: 4)
 	$(BIN)/python benches/hunt.py --rounds $(or $(ROUNDS),3)
+
+bench-tolerance: .venv/.extension ## Measure what tolerance accepts and refuses (25 minutes; SHARE=0.05: 4; OLDER=2.9.1: that torch's trainings too, 3 GB)
+	$(if $(OLDER),$(BIN)/uv venv --quiet --clear --python $(BIN)/python target/older)
+	$(if $(OLDER),$(BIN)/uv pip install --quiet --python target/older/bin/python --requirements pyproject.toml --extra demo \
+		'torch==$(OLDER)')
+	$(BIN)/python benches/tolerance.py --share $(or $(SHARE),1) $(if $(OLDER),--older target/older/bin/python)
 
 bench-ledger: .venv/.extension ## Measure a ledger of a million receipts (10 minutes; RECEIPTS=20000: less)
 	$(BIN)/python benches/ledger.py --receipts $(or $(RECEIPTS),1000000)
