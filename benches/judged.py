@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -157,15 +156,14 @@ def replayed(
     return f"{verdict.status}; {verdict.transition}"
 
 
-def refused_updates(path: Path) -> list[int] | None:
-    """The steps whose update `verify` refuses by itself; None where it refuses something else."""
+def refused_update(path: Path) -> bool | None:
+    """Whether `verify` by itself refuses an update, or nothing; None where it refuses something else."""
     try:
         counterfoil.verify(path)
     except counterfoil.errors.Refuted as refuted:
         edges = [broken.edge for broken in refuted.verdict.broken]
-        steps = [re.search(r"\(step (\d+)\): update of", edge) for edge in edges]
-        return sorted({int(step[1]) for step in steps if step}) if all(steps) else None
-    return []
+        return True if all("update of" in edge for edge in edges) else None
+    return False
 
 
 def main() -> None:
@@ -175,11 +173,14 @@ def main() -> None:
     try:
         for job in json.loads(sys.stdin.read()):
             path, environment = folder / job["name"], job["environment"]
-            calibration = verifier.calibrated(path, environment, job["calibrated"])
-            calibration.save(folder / f"{job['name']}.{job['title']}.calibration")
+            if "thresholds" in job:
+                calibration = Calibration.load(folder / job["thresholds"])
+            else:
+                calibration = verifier.calibrated(path, environment, job["calibrated"])
+                calibration.save(folder / f"{job['name']}.{job['title']}.calibration")
             found = {
                 "rows": verifier.rows(path, environment, calibration, job.get("steps")),
-                "refused by verify": refused_updates(path),
+                "refused by verify": refused_update(path),
                 "cheats": calibration.cheats,
                 "noise": max(size for unit, size in calibration.noise.items() if "gradients/" in unit),
                 "varied": calibration.environments,

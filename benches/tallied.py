@@ -42,14 +42,14 @@ def counted(rows: Rows, done: Rows) -> dict[str, Any]:
             f"{job['name']}, {job['title']}": job["replay"] for job in done if job.get("replay")
         },
     }
-    wanted = {job["name"]: [row["step"] for row in job["rows"] if row["lie"]] for job in done}
-    by_verify = [(job["refused by verify"], wanted[job["name"]]) for job in done if "updates" in job["name"]]
-    found["lying updates that verify refuses by itself"] = {
-        "refused": sum(len(refused or ()) for refused, _ in by_verify),
-        "of": sum(len(lies) for _, lies in by_verify),
+    by_verify = {job["name"]: job["refused by verify"] for job in done}
+    lied = [refused for name, refused in by_verify.items() if name.endswith("updates")]
+    found["trainings with lying updates that verify refuses by itself"] = {
+        "refused": sum(lied),
+        "of": len(lied),
     }
-    others = [job for job in done if "updates" not in job["name"] and job["refused by verify"] != []]
-    found["other trainings that verify refuses"] = [job["name"] for job in others]
+    others = [name for name, refused in by_verify.items() if refused and not name.endswith("updates")]
+    found["other trainings that verify refuses"] = others
     return found
 
 

@@ -194,7 +194,10 @@ def drifted(folder: Path, share: float) -> dict[str, Any]:
         drifts.append({"name": name, "spec": each["spec"], **told})
     finished([started("forged.py", folder, drifts[at::2]) for at in (0, 1)])
     numbers = list(range(1, steps + 1, DRIFTED))
-    jobs = [{**job, "name": job["name"].replace("first", "drift"), "steps": numbers} for job in jobs]
+    for job in jobs:
+        # They were published before: with its own calibration a verifier would accept less here, or more.
+        job["thresholds"] = f"{job['name']}.{title}.calibration"
+        job |= {"name": job["name"].replace("first", "drift"), "steps": numbers}
     done = [json.loads(line) for line in finished([started("judged.py", folder, jobs)])]
     for job in done:
         name = job["name"].removesuffix("-drift")
