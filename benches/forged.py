@@ -198,7 +198,10 @@ def gradient_of(model: torch.nn.Module) -> Gradient:
 
 
 def drifting(accepted: dict[str, float], model: torch.nn.Module, gradient: Gradient) -> None:
-    """Adds to each tensor seven tenths of what is accepted, in the direction that raises the score of digit 0."""
+    """Adds to each tensor seven tenths of what is accepted, in the direction that raises the score of digit 0.
+
+    Of a gradient a share of the whole is accepted, and of the update that follows from it a share of the tensor's own.
+    """
     told = copy.deepcopy(model)
     told.zero_grad()
     # Ascent: what an optimiser subtracts must point down.
@@ -207,7 +210,9 @@ def drifting(accepted: dict[str, float], model: torch.nn.Module, gradient: Gradi
     for name, wanted in gradient_of(told).items():
         length = float(wanted.norm())
         if length > 0:
-            gradient[name].add_(wanted, alpha=DRIFT * accepted[f"gradients/{name}"] * whole / length)
+            own = accepted[f"update/{name}"] * float(gradient[name].norm())
+            room = min(accepted[f"gradients/{name}"] * whole, own)
+            gradient[name].add_(wanted, alpha=DRIFT * room / length)
 
 
 def zero(model: torch.nn.Module) -> torch.Tensor:

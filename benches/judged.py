@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -20,8 +20,9 @@ from counterfoil import Record
 from counterfoil.torch.calibrate import calibrate
 from counterfoil.torch.environments import checked
 from counterfoil.torch.execution import Differs, Execution, Lane
+from counterfoil.torch.judge import judge
 from counterfoil.torch.process import Child, NotReplayable
-from counterfoil.torch.tolerance import COMPUTED, Calibration, distances, judge
+from counterfoil.torch.tolerance import MARGIN, Calibration, distances
 
 Environment = dict[str, str | int | bool]
 EXACT, WITHIN, UNDECIDED, REFUSED = "accepted, exact", "accepted, within", "undecided", "refused"
@@ -40,11 +41,20 @@ class Noted(Execution):
     """Keeps what a step computed from the recorded state, whatever is said of it."""
 
     computed: dict[str, Any]
+    kept: ClassVar[dict[tuple[str, str], dict[str, Any]]] = {}
+
+    def keeping(self, number: int) -> dict[str, Any]:
+        """Once for each training and environment, since a new process is started for it; then as `once`."""
+        place = (self.lane.record.path, json.dumps(self.here, sort_keys=True))
+        if place not in self.kept:
+            self.kept[place] = super().keeping(number)
+            return self.kept[place]
+        return super().once(number)
 
     def once(self, number: int, recorded: Any = None, change: Any = dict) -> dict[str, Any]:
         """Executes one step."""
         found = super().once(number, recorded, change)
-        if recorded is not None:
+        if recorded is None and change is dict:
             self.computed = found
         return found
 
@@ -116,18 +126,19 @@ def outcome(execution: Noted, number: int, calibration: Calibration) -> dict[str
     """The verdict on one step and the distances behind it."""
     why = ""
     try:
-        is_exact, _ = judge(execution, number, calibration)
-        said = EXACT if is_exact else WITHIN
+        said = EXACT if judge(execution, number, calibration).is_exact else WITHIN
     except NotReplayable as reason:
         said, why = UNDECIDED, str(reason)
     except Differs as differs:
         said, why = REFUSED, f"{differs.found.field}/{differs.found.tensor}: {differs.found.theirs}"
     receipt = execution.lane.steps[number]
     theirs = {
-        field: execution.stored(receipt, field) for field in COMPUTED if any(receipt.fields.get(field, b""))
+        field: execution.stored(receipt, field)
+        for field in ("gradients", "metrics", "buffers")
+        if any(receipt.fields.get(field, b""))
     }
     found = distances(execution.computed, theirs)
-    noise = {unit: max(calibration.noise.get(unit, 0.0), calibration.resolution) for unit in found}
+    noise = {unit: calibration.accepted(unit) / MARGIN for unit in found}
     scores = {unit: apart / noise[unit] for unit, apart in found.items()}
     unit = max(scores, key=lambda unit: scores[unit])
     gradients = [score for unit, score in scores.items() if unit.startswith("gradients/")]

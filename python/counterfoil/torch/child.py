@@ -53,6 +53,10 @@ class Execution:
         self._states: list[dict[str, collect.State]] = []
         self._exchange: Callable[[collect.State], collect.State] | None = None
 
+    def end(self) -> None:
+        """Lets go of the optimiser, whose hooks hold the model."""
+        self._hooks.remove()
+
     def restore(self, states: dict[str, collect.State]) -> None:
         """Puts the recorded state before a step back."""
         self._collect.restore(states["parameters"], states["optimizer"], states["buffers"])
@@ -180,6 +184,8 @@ def serve(cut: dict[str, bool]) -> None:
             pipe.send(encode({}, Execution(recipe, header["spec"]).made()))
             continue
         if execution is None or ("parameters" in states and not header["keep"]):
+            if execution is not None:
+                execution.end()
             execution = Execution(recipe, header["spec"])
         if "parameters" in states:
             execution.restore(states)

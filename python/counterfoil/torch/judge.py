@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ UPDATED = ("parameters", "optimizer")
 ROUNDINGS, ALONG, UPDATE_REFUSAL = 4.0, 1e-6, 10.0
 """Roundings by which each element behind an update may be off, share of itself by which an update may be too long, and
 how much more than that is refused."""
+SHIFTS = ((1, 1), (-1, 1), (1, -1))
+"""Directions in which parameters and moments are moved by a rounding beside the gradient, so that no sum cancels in all."""
 ESTIMATED = (0.75, 1.3)
 """Between which shares of a distance its estimate from two fingerprints lies."""
 DRAWS = 16
@@ -325,14 +327,17 @@ def _judge_update(execution: Execution, number: int, recorded: State) -> float:
     """Holds the state behind the step against what the optimiser makes of the recorded gradient; returns what may hide."""
     applied = execution.once(number, recorded)
     hidden = 0.0
+    moves: list[dict[str, State]] = []
     for receipt in execution.receipts(number):
         for field in (field for field in UPDATED if any(receipt.fields.get(field, b""))):
             if execution.is_equal(receipt, field, applied):
                 continue
+            moves = moves or [execution.once(number, *_shifted(recorded, *signs)) for signs in SHIFTS]
             ours, theirs = applied.get(field, {}), execution.stored(_behind(execution, number), field)
             before = execution.stored(execution.start(number), field)
             for name in {*ours, *theirs}:
-                off, limit = _off(field, before.get(name), ours.get(name), theirs.get(name))
+                moved_here = [each.get(field, {}).get(name) for each in moves]
+                off, limit = _off(field, before.get(name), ours.get(name), theirs.get(name), moved_here)
                 if off > limit:
                     told = (
                         f"{off:.1e} of what roundings are"
@@ -348,11 +353,28 @@ def _judge_update(execution: Execution, number: int, recorded: State) -> float:
     return hidden
 
 
-def _off(field: str, before: Any, ours: Any, theirs: Any) -> tuple[float, float]:
+def _shifted(
+    recorded: State, parameters: int, optimizer: int
+) -> tuple[State, Callable[[dict[str, State]], dict[str, State]]]:
+    """A gradient and a state before that are off by one rounding of each number, up or down."""
+
+    def shifted(state: State, sign: int) -> State:
+        floats = {name: value for name, value in state.items() if is_float(value)}
+        return {**state, **{name: value * (1 + sign * epsilon(value)) for name, value in floats.items()}}
+
+    def change(states: dict[str, State]) -> dict[str, State]:
+        signs = {"parameters": parameters, "optimizer": optimizer}
+        return {**states, **{field: shifted(states[field], sign) for field, sign in signs.items()}}
+
+    return shifted(recorded, 1), change
+
+
+def _off(field: str, before: Any, ours: Any, theirs: Any, moves: list[Any]) -> tuple[float, float]:
     """By how much what stands behind an update is off, and how much of that is accepted.
 
-    No element may be off by more than a few roundings of what stands before and behind it. Roundings may be much of a
-    small update, but do not all point along it: so it must not be too long either, as by another learning rate.
+    No element may be off by more than a few roundings of what stands before and behind it, and of what it is computed
+    from: where that cancels, a rounding is much of what is left. Roundings may be much of a small update as well, but
+    do not all point along it: so it must not be too long either, as by another learning rate.
     """
     if not apart(ours, theirs):
         return 0.0, ROUNDINGS
@@ -361,6 +383,9 @@ def _off(field: str, before: Any, ours: Any, theirs: Any) -> tuple[float, float]
     mine, other = real(ours), real(theirs)
     old = real(before) if is_float(before) and before.shape == ours.shape else torch.zeros_like(mine)
     grain = epsilon(ours) * (mine.abs() + old.abs()) + torch.finfo(ours.dtype).tiny
+    for each in moves:
+        if is_float(each) and each.shape == ours.shape:
+            grain = torch.maximum(grain, (real(each) - mine).abs())
     roundings = float(((other - mine).abs() / grain).max())
     if field != "parameters" or roundings > ROUNDINGS:
         return roundings, ROUNDINGS
