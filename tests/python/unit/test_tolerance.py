@@ -1,14 +1,19 @@
 """Thresholds and distances, by which steps are judged where bits differ."""
 
 import dataclasses
+import importlib
 import json
 
 import pytest
 import torch
 
 from counterfoil.errors import InvalidInput
-from counterfoil.torch import Calibration
+from counterfoil.torch import Calibration, child, hooks
+from counterfoil.torch.demo import mlp
 from counterfoil.torch.tolerance import LIMIT, MARGIN, distances
+
+# The function of the same name hides the module from `from ... import`.
+calibrating = importlib.import_module("counterfoil.torch.calibrate")
 
 
 @pytest.fixture
@@ -53,6 +58,22 @@ def test_whoever_made_the_run_cannot_widen_the_thresholds_beyond_the_limit(thres
     """The states at which honest executions differ are the prover's."""
     wide = dataclasses.replace(thresholds, noise=dict.fromkeys(thresholds.noise, 1.0))
     assert {wide.accepted(unit) for unit in wide.noise if not unit.startswith("update/")} == {LIMIT}
+
+
+def test_one_step_at_which_honest_executions_differ_widely_widens_no_threshold():
+    """Whoever made the run can make such a step: a batch whose samples cancel is enough."""
+    measured = object.__new__(calibrating._Measured)
+    measured._noise = {"gradients/a": {1: 1e-7, 2: 2e-7, 3: 0.5}, "gradients/b": {1: 0.0}}
+    measured._floors = {"gradients/a": 1e-8, "gradients/b": 1e-8}
+    assert measured._usual("gradients/a") == 2e-7 and measured._usual("gradients/b") == 4e-8
+
+
+def test_a_process_lets_go_of_the_model_that_it_judged_before():
+    """Each step is judged with a recipe that is built anew: a hundred large models would fill the memory."""
+    before = len(hooks._watched)
+    for _ in range(3):
+        child.Execution(mlp.recipe, {"seed": 1, "hidden": 4, "learning_rate": 0.1}).end()
+    assert len(hooks._watched) == before
 
 
 def test_thresholds_say_what_they_hide(thresholds):
