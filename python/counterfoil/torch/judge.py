@@ -45,7 +45,7 @@ ROUNDINGS, ALONG, UPDATE_REFUSAL = 4.0, 1e-6, 10.0
 how much more than that is refused."""
 SHIFTS = ((1, 1), (-1, 1), (1, -1))
 """Directions in which parameters and moments are moved by a rounding beside the gradient, so that no sum cancels in all."""
-ESTIMATED = (0.75, 1.3)
+ESTIMATED = (0.75, 1.4)
 """Between which shares of a distance its estimate from two fingerprints lies."""
 DRAWS = 16
 """How often the state before a step is moved by roundings before a difference is held against the run."""
@@ -128,13 +128,18 @@ def judge(
                 raise
         else:
             return Judged(True, computed, 0.0)
-        _hold(
-            execution,
-            number,
-            computed,
-            _measured(execution, receipt, calibration, computed, recorded, prints),
-        )
+        measured = _measured(execution, receipt, calibration, computed, recorded, prints)
+        undecided: NotReplayable | None = None
+        try:
+            _hold(execution, number, computed, measured)
+        except NotReplayable as reason:
+            undecided = reason
+            if reason.fatal:
+                raise
+        # What is undecided of the gradient may still be refused for what was made of it.
         hidden = None if recorded is None else _judge_update(execution, number, recorded)
+        if undecided is not None:
+            raise undecided
     except Differs:
         _confirm(execution, number)
         raise
