@@ -226,7 +226,8 @@ def test_another_kind_of_machine_is_no_accusation(tmp_path, monkeypatch):
     monkeypatch.undo()
     seen = report(path, [1])
     assert seen.refuted == () and seen.steps == ()
-    assert "another kind of machine" in seen.undecided[0] and "cpu_capability" in seen.notes[-1]
+    assert "another kind of machine" in seen.undecided[0]
+    assert any("cpu_capability" in note for note in seen.notes)
 
 
 def test_a_checkpoint_that_is_not_what_was_signed_is_not_executed_from(tmp_path):
