@@ -15,6 +15,7 @@ import torch
 
 from counterfoil.durable import replace
 from counterfoil.errors import InvalidInput
+from counterfoil.torch.wire import flat_enough
 
 if TYPE_CHECKING:
     from counterfoil import Record
@@ -97,7 +98,7 @@ class Calibration:
             InvalidInput: It is none.
         """
         try:
-            document = json.loads(Path(path).read_bytes())
+            document = json.loads(flat_enough(Path(path).read_bytes()))
             steps = {str(lane): tuple(map(int, numbers)) for lane, numbers in document.pop("steps").items()}
             environments = tuple(map(str, document.pop("environments")))
             numbers = [

@@ -94,7 +94,7 @@ class Pipe:
         if length > HEADER_LIMIT:
             raise InvalidInput(f"a header of {length} bytes is larger than {HEADER_LIMIT}", where="header")
         try:
-            head = json.loads(_flat_enough(self._exactly(length, end)))
+            head = json.loads(flat_enough(self._exactly(length, end)))
             header, listing = dict(head["header"]), _checked(head["states"], limit)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidInput(
@@ -124,7 +124,7 @@ class Pipe:
         return found
 
 
-def _flat_enough(head: bytearray) -> bytearray:
+def flat_enough(head: bytes | bytearray) -> bytes | bytearray:
     """Refuses nesting that would exhaust the stack of a JSON parser before it is noticed."""
     brackets = re.sub(rb"[^][{}]", b"", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", head))
     depth = itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets)
