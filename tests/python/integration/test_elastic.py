@@ -81,8 +81,9 @@ def test_a_rank_that_is_killed_leaves_the_evidence_of_all_and_its_gap_is_said(tm
     steps = dict(sorted(applied(tmp_path / "run")))
     assert steps[2] == KILLED_AFTER
     for rank in (0, 1):
-        # They end when they notice, which is in the step that the dead one does not take.
-        assert steps[rank] == KILLED_AFTER
+        # They end when they notice, in the step that the dead one does not take, or are ended by the launcher before: on
+        # a busy machine within the step that it took last.
+        assert steps[rank] in (KILLED_AFTER - 1, KILLED_AFTER)
 
 
 def test_ranks_in_folders_of_their_own_make_one_run(tmp_path):
