@@ -54,6 +54,19 @@ def untouched(_model: torch.nn.Module, _optimizer: torch.optim.Optimizer) -> Non
     """Leaves both as the recipe made them."""
 
 
+def stretched(factor: float) -> Change:
+    """A change after which each gradient is so many times as long when it is applied and recorded."""
+
+    def install(_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        def stretch(*_: object) -> None:
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.grad.mul_(factor)
+
+        optimizer.register_step_pre_hook(stretch)
+
+    return install
+
+
 def train(
     folder: Path,
     *,

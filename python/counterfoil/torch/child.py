@@ -181,7 +181,9 @@ def serve(cut: dict[str, bool]) -> None:
             torch.set_default_dtype(getattr(torch, header["default_dtype"].removeprefix("torch.")))
         recipe = recipe or load_recipe(Path("recipe").resolve())
         if header["step"] == 0:
-            pipe.send(encode({}, Execution(recipe, header["spec"]).made()))
+            first = Execution(recipe, header["spec"])
+            pipe.send(encode({}, first.made()))
+            first.end()
             continue
         if execution is None or ("parameters" in states and not header["keep"]):
             if execution is not None:

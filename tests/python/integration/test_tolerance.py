@@ -251,15 +251,17 @@ def test_bits_that_come_out_by_chance_accuse_nobody(tmp_path):
     assert verdict.status == "undecided" and not verdict.broken
 
 
+def embedding(folder, optimizer):
+    """A recipe whose model looks up 50 rows, of which the data never use the last ones."""
+    body = PLAIN.replace("model(images.flatten(1))", "model((images.flatten(1) * 20).long()).mean(1)")
+    return written(
+        folder, body, f"torch.optim.{optimizer}(model.parameters(), lr=0.001)", "torch.nn.Embedding(50, 10)"
+    )
+
+
 def test_what_no_data_moves_must_not_be_moved(tmp_path):
     """Adam makes a whole step of a gradient that is below every threshold; the row of an unseen token is 0 to the bit."""
-    body = PLAIN.replace("model(images.flatten(1))", "model((images.flatten(1) * 20).long()).mean(1)")
-    module = written(
-        tmp_path / "recipe",
-        body,
-        "torch.optim.Adam(model.parameters(), lr=0.001)",
-        "torch.nn.Embedding(50, 10)",
-    )
+    module = embedding(tmp_path / "recipe", "Adam")
 
     def train_the_unseen(optimizer):
         def add(*_):
@@ -276,13 +278,7 @@ def test_what_no_data_moves_must_not_be_moved(tmp_path):
 
 def test_a_moment_is_held_element_by_element(tmp_path):
     """A forged moment of a still row is small beside the others, and the optimiser makes a step of it."""
-    body = PLAIN.replace("model(images.flatten(1))", "model((images.flatten(1) * 20).long()).mean(1)")
-    module = written(
-        tmp_path / "recipe",
-        body,
-        "torch.optim.NAdam(model.parameters(), lr=0.001)",
-        "torch.nn.Embedding(50, 10)",
-    )
+    module = embedding(tmp_path / "recipe", "NAdam")
 
     def forge_a_moment(optimizer):
         def forge(*_):
