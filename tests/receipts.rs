@@ -42,7 +42,7 @@ fn filled(kind: &'static Kind) -> Body {
 }
 
 /// Kind, digest, signature by the key 2a2a..: eth-account's `encode_typed_data` and `sign_message`.
-const SIGNED: [(&str, &str, &str); 13] = [
+const SIGNED: [(&str, &str, &str); 17] = [
     (
         "genesis",
         "148e0617c37faf8dcf50808b4f4877f8bb39afb1e8ff1e567a05fba74490aa65",
@@ -102,6 +102,26 @@ const SIGNED: [(&str, &str, &str); 13] = [
         "fingerprint",
         "a8c99202ec9e53709794276bdf4fd79d440aa97b4334f035d848262a6c161fe8",
         "e51805f2279097adbd798ad041ccc0c6bd5ef97eb5222a36c378ccc55f19824177fc58de276cb59d4035be51461f5d64b1e856b12e9851b2dc5e307f5466f5d41b",
+    ),
+    (
+        "preference-set",
+        "35d810f43a99ac307fcc31738bf5104bfc9d0b51a8b8bdd9d95952d44bdf9e89",
+        "d47ea08d154be2c84676a5668bf2eaf6884701613abcc63363fc4aa813943e9736878ff84d297b7d160bd19a24298105c4189a04180367c1a12b9262ff25cb8b1c",
+    ),
+    (
+        "evaluation",
+        "92e676df33dfa95e985275e5f61d55ab342f4be58bc458873ffc6d7f762be94f",
+        "7372dba11ee3d9b35dbfc861f780331a4d8c915fa3e3b0e5a9fa00b3c466eb7141383f890ff1ec7f7968a8b7ea798d3ca6bba19b8322e9a46f510a28ccd113951c",
+    ),
+    (
+        "release",
+        "d8ae1d28fe067f9fe3f11d7b175d82b6b4085779ebbf581c7c8d0e457592c37d",
+        "db4ed9fe7f67290688506fe4b06f0b99e0815846d0cd2cd8ce7dbd14c9ce830f30d9fa1d063f2d03585a99b74b2d1290ebee4abd17e33775efc689f71f33bc711c",
+    ),
+    (
+        "output",
+        "96bd77ce4b197eefb1239611adca7db648d8bfc2db8c1826e01960d3639652f6",
+        "1154662f227eb3a7db98fa08c08c7c17afdad6c4c86755deda36afc104b28ad25762e390e2a4fbd37849a6263a9eacafaed58427a5663808344fa5f09231bee41c",
     ),
     (
         "observed-head",
@@ -235,13 +255,13 @@ fn values_that_do_not_belong_are_refused() {
 /// A reserved kind that is found would be decoded with no field of its own.
 #[test]
 fn reserved_kinds_are_not_implemented() {
-    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 18];
+    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18];
     for number in 0..=21 {
         let found = Kind::from_number(number);
         assert_eq!(found.is_some(), numbers.contains(&number), "{number}");
         assert!(found.is_none_or(|kind| kind.number == number && Kind::from_name(kind.name) == found));
     }
-    assert_eq!(Kind::from_name("release"), None);
+    assert_eq!(Kind::from_name("transform"), None);
     assert_eq!(TREE_HEAD.all_fields().count(), TREE_HEAD.fields.len(), "a head has no receipt's header");
     assert_eq!(kind_of("join").all_fields().count(), HEADER.len() + 3);
 }

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,11 @@ class Salted:
     content: bytes
     salt: bytes
 
+    @classmethod
+    def new(cls, content: bytes) -> Salted:
+        """A record with random bytes of its own."""
+        return cls(content, secrets.token_bytes(16))
+
     @property
     def digest(self) -> bytes:
         """The 32 bytes that the receipt's state holds for this record.
@@ -54,12 +59,16 @@ class Salted:
 def commit_records(run: Path, contents: Iterable[bytes | str]) -> Commitment:
     """Commits to a list of records and keeps it in the run's folder; see `Run.commit_records`."""
     encoded = (each.encode() if isinstance(each, str) else bytes(each) for each in contents)
-    records = [Salted(content, secrets.token_bytes(16)) for content in encoded]
+    return keep(run, [Salted.new(content) for content in encoded])
+
+
+def keep(run: Path, records: list[Salted]) -> Commitment:
+    """Commits to records that have their random bytes already."""
     if not records:
         raise InvalidInput("a list needs at least one record", where="records")
     values = {str(index): np.frombuffer(each.digest, np.uint8) for index, each in enumerate(records)}
     commitment = commit_tensors(values, keep=True)
-    _write(_path(run, commitment.root), list(records))
+    _write(_path(run, commitment.root), records)
     return commitment
 
 
@@ -167,6 +176,6 @@ def _path(run: Path, root: bytes) -> Path:
     return run / "records" / root.hex()
 
 
-def _write(path: Path, records: list[Salted | None]) -> None:
+def _write(path: Path, records: Sequence[Salted | None]) -> None:
     lines = [_ERASED if each is None else f"{each.salt.hex()} {each.content.hex()}" for each in records]
     replace(path, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)

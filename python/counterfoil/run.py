@@ -374,7 +374,7 @@ class Run:
             "answer": answer,
             "salt": salt,
         }
-        return self._ledger.record("replay", _place("replayed", replayed) | told, {})
+        return self._ledger.record("replay", place("replayed", replayed) | told, {})
 
     def record_fingerprint(self, fingerprinted: Receipt, key: bytes, sketch: Commitment) -> int:
         """Signs a sketch of the gradients of a step; see `counterfoil.fingerprints`.
@@ -385,8 +385,25 @@ class Run:
             sketch: To the units, int64 of shape (4, 64), kept by value.
         """
         self._write()
-        told = _place("fingerprinted", fingerprinted) | {"key": key}
+        told = place("fingerprinted", fingerprinted) | {"key": key}
         return self._ledger.record("fingerprint", told, {"sketch": sketch})
+
+    def record(
+        self, kind: str, told: Mapping[str, int | str | bytes], fields: Mapping[str, Commitment]
+    ) -> int:
+        """Signs a receipt of any kind; see `counterfoil.alignment` for those of preferences and answers.
+
+        Args:
+            kind: Its name, as docs/format.md, section 4, has it.
+            told: Its public fields: numbers, addresses, and digests of 32 bytes.
+            fields: Its commitments.
+
+        Raises:
+            InvalidInput: There is no such kind, or it has no such field.
+            RunClosed: The run was closed.
+        """
+        self._write()
+        return self._ledger.record(kind, dict(told), dict(fields))
 
     def record_files(self, path: str | os.PathLike[str]) -> int:
         """Signs which files hold a checkpoint of the last step, whatever saved them.
@@ -577,7 +594,7 @@ class Run:
         return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
 
 
-def _place(of: str, receipt: Receipt) -> dict[str, int | str | bytes]:
+def place(of: str, receipt: Receipt) -> dict[str, int | str | bytes]:
     """The fields of a receipt of one kind that name one of another: where it stands, and its digest."""
     return {
         f"{of}Worker": receipt.fields["worker"],

@@ -99,6 +99,14 @@ pub const RESUME: u16 = 6;
 pub const CLOSE: u16 = 7;
 /// The cadences in force from a later step on.
 pub const POLICY: u16 = 8;
+/// Pairs of answers, of which one is preferred: a rater's, or those collected of several raters.
+pub const PREFERENCE_SET: u16 = 11;
+/// What somebody measured of a checkpoint.
+pub const EVALUATION: u16 = 12;
+/// The checkpoint that the run's owner gives away.
+pub const RELEASE: u16 = 13;
+/// What a released model answered.
+pub const OUTPUT: u16 = 14;
 /// What was made of several parties' round receipts.
 pub const AGGREGATION: u16 = 15;
 /// What came of executing another worker's step again.
@@ -227,10 +235,50 @@ pub const KINDS: [Kind; 20] = [
     },
     reserved(9, "dataset"),
     reserved(10, "transform"),
-    reserved(11, "preference-set"),
-    reserved(12, "evaluation"),
-    reserved(13, "release"),
-    reserved(14, "output"),
+    Kind {
+        number: PREFERENCE_SET,
+        name: "preference-set",
+        type_name: "PreferenceSetV1",
+        fields: &[commitment("pairs"), commitment("sources")],
+    },
+    Kind {
+        number: EVALUATION,
+        name: "evaluation",
+        type_name: "EvaluationV1",
+        fields: &[
+            address("evaluatedWorker"),
+            unsigned("evaluatedLane", 32),
+            unsigned("evaluatedSequence", 64),
+            digest("receipt"),
+            commitment("heldOut"),
+            commitment("metrics"),
+        ],
+    },
+    Kind {
+        number: RELEASE,
+        name: "release",
+        type_name: "ReleaseV1",
+        fields: &[
+            address("releasedWorker"),
+            unsigned("releasedLane", 32),
+            unsigned("releasedSequence", 64),
+            digest("receipt"),
+            commitment("evaluations"),
+        ],
+    },
+    Kind {
+        number: OUTPUT,
+        name: "output",
+        type_name: "OutputV1",
+        fields: &[
+            address("releaseWorker"),
+            unsigned("releaseLane", 32),
+            unsigned("releaseSequence", 64),
+            digest("receipt"),
+            commitment("parameters"),
+            commitment("exchange"),
+        ],
+    },
     Kind {
         number: AGGREGATION,
         name: "aggregation",

@@ -3,24 +3,13 @@
 //! Whoever signs a wrong one for a step of their own lies. Anybody else can join a run and write what they like: that
 //! is noted, and refutes nothing.
 
-use super::replays::{Named, named_step};
-use super::states::opened_state;
+use super::stated::{Named, Place, Stated};
+use super::states::{body_of, opened_state};
 use super::{Evidence, Findings};
 use crate::commit::fingerprint::{BUCKETS, ROWS, fingerprint};
 use crate::commit::{Entry, State, bytes_root};
-use crate::primitives::{Address, Digest, sha256};
-use crate::receipt::Body;
-use crate::receipt::schema::{Kind, STEP};
-
-/// A fingerprint receipt as the walk over its log found it.
-pub(super) struct Fingerprinted {
-    /// Who says it, and of which log.
-    pub(super) by: (Address, u32),
-    /// That log, for edges.
-    pub(super) place: String,
-    pub(super) position: u64,
-    pub(super) body: Body,
-}
+use crate::primitives::{Digest, sha256};
+use crate::receipt::schema::{FINGERPRINT, STEP};
 
 /// What comes of looking at one.
 enum Found {
@@ -33,15 +22,15 @@ enum Found {
 }
 
 /// Breaks the edge of each that its step's own worker signed and that is wrong, and counts what else does not hold.
-pub(super) fn check(said: &[Fingerprinted], evidence: &Evidence<'_>, findings: &mut Findings) {
+pub(super) fn check(stated: &[Stated], evidence: &Evidence<'_>, findings: &mut Findings) {
     let mut refused = 0;
-    for each in said {
+    for each in stated.iter().filter(|said| said.is(FINGERPRINT)) {
         match judge(each, evidence) {
             Found::Nothing => {}
             Found::Wrong(step, unit, expected, actual)
                 if each.by.0 == each.body.address("fingerprintedWorker") =>
             {
-                let edge = format!("{}: fingerprint of step {step}: {unit:?}", each.place);
+                let edge = format!("{}: of step {step}: {unit:?}", each.place);
                 findings.broken(edge, expected, actual);
             }
             Found::Refused | Found::Wrong(..) => refused += 1,
@@ -54,28 +43,19 @@ pub(super) fn check(said: &[Fingerprinted], evidence: &Evidence<'_>, findings: &
     }
 }
 
-fn judge(said: &Fingerprinted, evidence: &Evidence<'_>) -> Found {
+fn judge(said: &Stated, evidence: &Evidence<'_>) -> Found {
     let (body, receipt) = (&said.body, said.body.bytes32("receipt"));
-    let of = (
-        body.address("fingerprintedWorker"),
-        body.unsigned("fingerprintedLane"),
-        body.unsigned("fingerprintedSequence"),
-    );
-    let (log, step) = match named_step(of, receipt, evidence) {
+    let of = Place::named(body, "fingerprinted");
+    let (log, step) = match of.find(STEP, |digest| *digest == receipt, evidence) {
         Named::Nothing => return Found::Refused,
-        Named::Withheld => return Found::Nothing,
-        Named::Step(log, step) => (log, step),
+        Named::NotShown => return Found::Nothing,
+        Named::Receipt(log, step) => (log, step),
     };
-    let Some(signed) = Kind::from_number(STEP).and_then(|kind| Body::decode(kind, &step.receipt.body).ok())
-    else {
-        return Found::Nothing;
-    };
+    let Some(signed) = body_of(&step) else { return Found::Nothing };
     if body.bytes32("sketch") == Digest::ZERO || signed.bytes32("gradients") == Digest::ZERO {
         return Found::Refused;
     }
-    let own = evidence.logs.iter().find(|log| (log.worker, log.lane) == said.by);
-    let sketch = own.and_then(|log| opened_state(log, &log.at(said.position).ok().flatten()?, "sketch"));
-    let Some(sketch) = sketch else { return Found::Nothing };
+    let Some(sketch) = said.opened("sketch", evidence) else { return Found::Nothing };
     let is_sketch =
         |entry: &Entry| entry.is_dense() && entry.measured() == Some(("I64", &[ROWS as u64, BUCKETS as u64]));
     if sketch.entries().is_empty() || !sketch.entries().iter().all(is_sketch) {

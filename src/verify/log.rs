@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delegated::Delegates;
-use super::fingerprints::Fingerprinted;
 use super::heads::{Heads, Observed, check_anchors};
 use super::openings::{STATE, States, check_openings};
 use super::policy::{self, Cadences, Policies};
 use super::prepared::{Content, Prepared, batches};
 use super::ranks::Rank;
-use super::replays::Replay;
 use super::specification::{Genesis, Specification};
+use super::stated::Stated;
 use super::states::{Same, same, states_at};
 use super::updates::Updates;
 use super::{Evidence, Findings, LogFindings};
@@ -21,9 +20,8 @@ use crate::primitives::{Address, Digest};
 use crate::receipt::schema::{self, KINDS, Kind, SCHEMA_VERSION};
 use crate::receipt::{Body, Receipt, SignatureError, recover};
 
-/// Kinds in the log of a worker who joined as an observer.
-const LOOKING_ON: [u16; 6] =
-    [schema::JOIN, schema::RESUME, schema::CLOSE, schema::REPLAY, schema::FINGERPRINT, schema::OBSERVED_HEAD];
+/// Kinds in the log of a worker who joined as an observer, besides those that speak of others' receipts.
+const LOOKING_ON: [u16; 4] = [schema::JOIN, schema::RESUME, schema::CLOSE, schema::OBSERVED_HEAD];
 
 /// What the walk knows about a log at one receipt.
 struct Walk<'a> {
@@ -57,8 +55,7 @@ struct Walk<'a> {
     observed: Vec<Observed>,
     rounds: Vec<(Digest, u64)>,
     aggregations: Vec<(String, u64, State)>,
-    replays: Vec<Replay>,
-    fingerprints: Vec<Fingerprinted>,
+    stated: Vec<Stated>,
     /// Whether its writer joined to look on.
     observes: bool,
     /// Whether what comes next is to be compared with the state before a resume.
@@ -75,7 +72,7 @@ pub(super) fn check(
     specification: &Specification,
     evidence: &Evidence<'_>,
     findings: &mut Findings,
-) -> (Heads, Rank, Vec<Replay>, Vec<Fingerprinted>) {
+) -> (Heads, Rank, Vec<Stated>) {
     let owns_genesis = log.worker == genesis.body.address("owner") && log.lane == 0;
     let own = evidence.anchors.iter().filter(|anchor| (anchor.worker, anchor.lane) == (log.worker, log.lane));
     let mut walk = Walk {
@@ -99,8 +96,7 @@ pub(super) fn check(
         observed: Vec::new(),
         rounds: Vec::new(),
         aggregations: Vec::new(),
-        replays: Vec::new(),
-        fingerprints: Vec::new(),
+        stated: Vec::new(),
         observes: false,
         is_resumed: false,
         closed: false,
@@ -159,7 +155,7 @@ pub(super) fn check(
         observes: walk.observes,
         signed: walk.delegates.signed,
     });
-    (heads, rank, walk.replays, walk.fingerprints)
+    (heads, rank, walk.stated)
 }
 
 impl Walk<'_> {
@@ -280,12 +276,9 @@ impl Walk<'_> {
                 size: body.unsigned("size"),
                 root: body.bytes32("root"),
             }),
-            schema::REPLAY => {
-                self.replays.push(Replay { by: (self.log.worker, self.log.lane), body: body.clone() });
-            }
-            schema::FINGERPRINT => self.fingerprints.push(Fingerprinted {
+            number if Stated::KINDS.contains(&number) => self.stated.push(Stated {
                 by: (self.log.worker, self.log.lane),
-                place: self.place(),
+                place: place.clone(),
                 position,
                 body: body.clone(),
             }),
@@ -447,7 +440,7 @@ impl Walk<'_> {
         }
         self.closed = kind == schema::CLOSE;
         // What it writes is of no weight for the run's own lines, so it may train nothing.
-        if self.observes && !LOOKING_ON.contains(&kind) {
+        if self.observes && !LOOKING_ON.contains(&kind) && !Stated::KINDS.contains(&kind) {
             findings.broken(format!("{place}: order"), "what an observer may write", body.kind().name);
         }
         match kind {

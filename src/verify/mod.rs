@@ -11,14 +11,17 @@ mod diff;
 mod element;
 mod fingerprints;
 mod heads;
+mod lineage;
 mod lines;
 mod log;
 mod openings;
 mod policy;
+mod preferences;
 mod prepared;
 mod ranks;
 mod replays;
 mod specification;
+mod stated;
 mod states;
 mod updates;
 mod verdict;
@@ -175,6 +178,10 @@ pub struct Findings {
     pub rounds: u64,
     /// What is odd of logs that contributed to the same steps: those that show fewer, or the same contribution.
     pub of_ranks: Vec<String>,
+    /// Collections of preferences by the run's owner.
+    pub collections: u64,
+    /// What is said of preferences, evaluations, releases and answers.
+    pub of_lineage: Vec<String>,
     /// Steps that others say came out the same when they executed them again.
     pub attested: u64,
     /// How many say so.
@@ -227,20 +234,21 @@ pub fn structural(evidence: &Evidence<'_>) -> Findings {
     let specification = specification::check(evidence, &mut findings);
     let Some((specification, genesis)) = specification else { return findings };
     let (mut heads, mut ranks) = (Vec::new(), Vec::new());
-    let (mut replays, mut fingerprints) = (Vec::new(), Vec::new());
+    let mut stated = Vec::new();
     for log in evidence.logs {
         findings.dropped_bytes += log.dropped_bytes;
-        let (found, rank, said, sketched) =
-            log::check(log, &genesis, &specification, evidence, &mut findings);
+        let (found, rank, said) = log::check(log, &genesis, &specification, evidence, &mut findings);
         heads.push(found);
         ranks.push(rank);
-        replays.extend(said);
-        fingerprints.extend(sketched);
+        stated.extend(said);
     }
     heads::check_observed(&heads, genesis.body.bytes32("run"), &mut findings);
     ranks::compare(&ranks, &mut findings);
     ranks::check_inputs(&ranks, &mut findings);
-    replays::check(&replays, evidence, &mut findings);
-    fingerprints::check(&fingerprints, evidence, &mut findings);
+    replays::check(&stated, evidence, &mut findings);
+    fingerprints::check(&stated, evidence, &mut findings);
+    let owner = genesis.body.address("owner");
+    preferences::check(&stated, owner, evidence, &mut findings);
+    lineage::check(&stated, owner, evidence, &mut findings);
     findings
 }

@@ -4,57 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::stated::{Named, Place, Stated};
 use super::{Evidence, Findings};
-use crate::evidence::{Log, Shown};
 use crate::primitives::{Address, Digest, sha256};
-use crate::receipt::Body;
-use crate::receipt::schema::STEP;
+use crate::receipt::schema::{REPLAY, STEP};
 
 /// The step came out as its receipt says.
 const SAME: u64 = 1;
 /// It came out otherwise.
 const OTHER: u64 = 2;
 
-/// A replay receipt as the walk over its log found it.
-pub(super) struct Replay {
-    /// Who says it, and of which log.
-    pub(super) by: (Address, u32),
-    pub(super) body: Body,
-}
-
-/// What stands where somebody says that a step of this run does.
-pub(super) enum Named<'a> {
-    /// That step's receipt, and its log.
-    Step(&'a Log, Box<Shown>),
-    /// A receipt that is not shown.
-    Withheld,
-    /// Something else, or no receipt.
-    Nothing,
-}
-
-/// The step receipt with this digest at a worker's, lane's and log's place.
-pub(super) fn named_step<'a>(
-    (worker, lane, sequence): (Address, u64, u64),
-    digest: Digest,
-    evidence: &Evidence<'a>,
-) -> Named<'a> {
-    let of = |log: &&Log| (log.worker, u64::from(log.lane)) == (worker, lane);
-    let Some(log) = evidence.logs.iter().find(of) else { return Named::Nothing };
-    match log.at(sequence).ok().flatten() {
-        Some(shown) if shown.receipt.digest == digest && shown.receipt.kind == STEP => {
-            Named::Step(log, Box::new(shown))
-        }
-        None if sequence < log.size() => Named::Withheld,
-        _ => Named::Nothing,
-    }
-}
-
 /// Counts those that speak of a step receipt of this run, and give at once what they say or what they promised before.
-pub(super) fn check(replays: &[Replay], evidence: &Evidence<'_>, findings: &mut Findings) {
+pub(super) fn check(stated: &[Stated], evidence: &Evidence<'_>, findings: &mut Findings) {
     let mut promised: BTreeSet<((Address, u32), Digest, Digest, Digest)> = BTreeSet::new();
     let mut said: BTreeMap<u64, BTreeSet<(Address, Digest)>> = BTreeMap::new();
     let mut refused = 0;
-    for Replay { by, body } in replays {
+    for Stated { by, body, .. } in stated.iter().filter(|said| said.is(REPLAY)) {
         let digest = |name| body.bytes32(name);
         let (receipt, beacon, commitment) = (digest("receipt"), digest("beacon"), digest("commitment"));
         let (answer, salt, outcome) = (digest("answer"), digest("salt"), body.unsigned("outcome"));
@@ -73,15 +38,14 @@ pub(super) fn check(replays: &[Replay], evidence: &Evidence<'_>, findings: &mut 
             }
             _ => false,
         };
-        let worker = body.address("replayedWorker");
-        let place = (worker, body.unsigned("replayedLane"), body.unsigned("replayedSequence"));
-        match named_step(place, receipt, evidence) {
+        let of = Place::named(body, "replayed");
+        match of.find(STEP, |digest| *digest == receipt, evidence) {
             _ if !is_formed => refused += 1,
             Named::Nothing => refused += 1,
-            Named::Step(..) if by.0 != worker && outcome != 0 => {
+            Named::Receipt(..) if by.0 != of.worker && outcome != 0 => {
                 said.entry(outcome).or_default().insert((by.0, receipt));
             }
-            Named::Step(..) | Named::Withheld => {}
+            Named::Receipt(..) | Named::NotShown => {}
         }
     }
     if refused > 0 {

@@ -14,9 +14,14 @@ pub(super) fn states_at(log: &Log, positions: &[u64; STATE.len()]) -> States {
     STATE.iter().zip(positions).filter_map(part).collect()
 }
 
+/// What a receipt says; none if it is of a kind that this version does not know.
+pub(super) fn body_of(shown: &Shown) -> Option<Body> {
+    Body::decode(Kind::from_number(shown.receipt.kind)?, &shown.receipt.body).ok()
+}
+
 /// The state that a receipt opens in this field; none where it opens none, or another one than it signs.
 pub(super) fn opened_state(log: &Log, shown: &Shown, name: &str) -> Option<State> {
-    let body = Body::decode(Kind::from_number(shown.receipt.kind)?, &shown.receipt.body).ok()?;
+    let body = body_of(shown)?;
     let index = body.kind().fields.iter().position(|field| field.name == name)?;
     let field = shown.fields.iter().find(|field| usize::from(field.index) == index)?;
     Some(log.open(field, body.bytes32(name)).ok()?.state)

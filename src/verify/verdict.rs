@@ -245,7 +245,8 @@ fn missing(
             missing.push(text);
         }
     };
-    want(findings.steps + findings.rounds > 0, "no step is shown: there is nothing to check yet".into());
+    let work = findings.steps + findings.rounds + findings.collections;
+    want(work > 0, "no step is shown: there is nothing to check yet".into());
     let (shown, receipts) = shown(findings);
     want(
         shown == receipts,
@@ -329,7 +330,7 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
             "{ranks} ranks contributed; at {agreed} steps they are shown to have applied one gradient"
         ));
     }
-    notes.extend(findings.of_ranks.iter().cloned());
+    notes.extend(findings.of_ranks.iter().chain(&findings.of_lineage).cloned());
     if findings.contested > 0 {
         let count = findings.contested;
         notes.push(format!("others say that {count} steps came out otherwise when they executed them again"));

@@ -14,6 +14,7 @@ from counterfoil.torch.live import diff_live
 from counterfoil.torch.rehearsal import rehearse
 from counterfoil.torch.replay import replay
 from counterfoil.torch.tolerance import Calibration
+from counterfoil.torch.weights import commit_parameters
 
 __all__ = [
     "Calibration",
@@ -22,6 +23,7 @@ __all__ = [
     "batches",
     "calibrate",
     "commit_dataset",
+    "commit_parameters",
     "deterministic",
     "diff_live",
     "open_lane",

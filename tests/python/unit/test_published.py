@@ -76,7 +76,7 @@ def test_a_workers_false_fingerprint_is_refuted_where_the_gradients_are_stored(r
     with pytest.raises(Refuted) as refuted:
         counterfoil.verify(run)
     (edge,) = refuted.value.verdict.broken
-    assert edge.edge.endswith('lane 1: fingerprint of step 1: "tensor/w"') and edge.expected != edge.actual
+    assert edge.edge.endswith('(fingerprint): of step 1: "tensor/w"') and edge.expected != edge.actual
     shutil.rmtree(run / "objects")
     assert counterfoil.verify(run).integrity.startswith("intact")
 

@@ -261,7 +261,7 @@ def test_an_unknown_kind_is_undecided(copy: Path, secret: bytes) -> None:
     last = Ledger.read(samples.journal(copy)).receipts[-1]
     digest = oracle.sha256(b"a receipt from the future")
     leaf = digest + forgery.sign(digest, secret)
-    frame = b"R" + (13).to_bytes(2) + leaf + last.body
+    frame = b"R" + (10).to_bytes(2) + leaf + last.body
     forgery.rewrite(copy, lambda payloads: [*payloads, frame])
     verdict = counterfoil.verify(copy)
     assert verdict.status == "undecided"
