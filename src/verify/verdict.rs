@@ -312,7 +312,7 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         notes
             .push(format!("{fallback} of {steps} steps were copied from their device and hashed by the CPU"));
     }
-    if findings.resumed > 0 {
+    if findings.resumed > 0 && findings.steps > 0 {
         let (resumed, continued) = (findings.resumed, findings.continued);
         notes.push(format!(
             "resumed {resumed} times; {continued} times it is shown that training went on from the state it had there"

@@ -32,7 +32,9 @@ from counterfoil.attacks import (
     equal_bytes,
     equal_values,
     equivocation,
+    evaluation_leakage,
     fewer_inner_steps,
+    flipped_preference,
     forged_loss,
     forked_run,
     free_riding_with_noise,
@@ -47,6 +49,7 @@ from counterfoil.attacks import (
     little_is_enough,
     lost_anchor,
     lower_precision,
+    other_weights,
     poisoned_data,
     receipt_in_another_lane,
     replayed_receipt,
@@ -140,6 +143,9 @@ ATTACKS: tuple[Attack, ...] = (
     little_is_enough,
     poisoned_data,
     trained_before,
+    flipped_preference,
+    other_weights,
+    evaluation_leakage,
 )
 
 

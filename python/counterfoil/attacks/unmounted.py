@@ -1,7 +1,6 @@
 """Attacks that are not mounted here, each with why: they are claimed to be caught by nobody."""
 
 _ECONOMY = "needs stakes, rewards and escrow, whose contracts are not built"
-_PREFERENCES = "needs receipts of preferences and evaluations, which are not built"
 
 UNMOUNTED: tuple[tuple[str, str, str], ...] = (
     ("sybil-workers", "open", f"{_ECONOMY}: anybody can make as many keys as they like"),
@@ -34,9 +33,16 @@ UNMOUNTED: tuple[tuple[str, str, str], ...] = (
         "open",
         "the hash of one block draws a sample, and whoever makes that block can withhold it and try another one",
     ),
-    ("preference-poisoning", "open", _PREFERENCES),
-    ("sybil-raters", "open", _PREFERENCES),
-    ("evaluation-leakage", "open", _PREFERENCES),
+    (
+        "preference-poisoning",
+        "open",
+        "receipts say who preferred what; that a rater does not mean it leaves no trace before somebody is hurt by it",
+    ),
+    (
+        "sybil-raters",
+        "open",
+        "keys cost nothing: verdicts count keys, and a collection may name whom it trusts",
+    ),
     (
         "gradient-inversion",
         "out of scope",
