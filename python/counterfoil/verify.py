@@ -184,30 +184,18 @@ def verify(
         InvalidInput: An argument is refused.
     """
     record = path if isinstance(path, Record) else Record(path)
-    named = isinstance(require, str)
-    if named and require not in _NAMED:
-        raise InvalidInput(
-            f"there is no requirement {require!r}", expected=" or ".join(_NAMED), where="require"
-        )
-    requirement = _NAMED[str(require)] if named else dict(require)  # type: ignore[arg-type]
-    judgement: dict[str, Any] = {
-        "name": require
-        if named
-        else ", ".join(f"{key}={value}" for key, value in requirement.items() if value),
-        "require": requirement,
-        "signer": None if signer is None else _native.checksum_address(signer),
-        "recipe": recipe,
-        "replayed": len(replay.steps) if replay else 0,
-        "mismatches": [] if replay is None else [_as_edge(wrong) for wrong in replay.refuted],
-        "notes": list(replay.notes) if replay else [],
-        "undecided": list(replay.undecided) if replay else [],
-        "begins": bool(replay and replay.begins),
-        "tolerated": len(replay.tolerated) if replay else 0,
-        "not_seen": list(replay.not_seen) if replay else [],
-        "thresholds": replay.thresholds if replay else None,
-        "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
-        "now": int(time.time()),
-    }
+    question = judgement(signer=signer, recipe=recipe, require=require, trusted_blocks=trusted_blocks)
+    if replay is not None:
+        question |= {
+            "replayed": len(replay.steps),
+            "mismatches": [_as_edge(wrong) for wrong in replay.refuted],
+            "notes": list(replay.notes),
+            "undecided": list(replay.undecided),
+            "begins": replay.begins,
+            "tolerated": len(replay.tolerated),
+            "not_seen": list(replay.not_seen),
+            "thresholds": replay.thresholds,
+        }
     confirmed: list[tuple[str, bool, bool, int] | None] = [None for _ in record.anchors]
     if chain is not None and record.run is not None:
         heads = {
@@ -215,17 +203,53 @@ def verify(
             for worker, lane in record.lanes
             if (head := chain.head(record, worker=worker, lane=lane)) is not None
         }
-        judgement["heads"] = [
+        question["heads"] = [
             {"worker": worker, "lane": lane, "count": count, "size": size}
             for (worker, lane), (count, size) in heads.items()
         ]
         confirmed = _confirmed(record, chain)
-        judgement["revocations_at"], judgement["revocations"] = chain.revocations(record)
-    headline, document = record.verify(json.dumps(judgement), confirmed)
+        question["revocations_at"], question["revocations"] = chain.revocations(record)
+    headline, document = record.verify(json.dumps(question), confirmed)
     verdict = Verdict(headline, json.loads(document))
     if verdict.status == "refuted":
         raise Refuted(verdict)
     return verdict
+
+
+def judgement(
+    *,
+    signer: str | None = None,
+    recipe: str | None = None,
+    require: str | Mapping[str, Any] = "integrity",
+    trusted_blocks: Iterable[str] = (),
+) -> dict[str, Any]:
+    """What every build of the verifier is asked: the pins, the requirement and this machine's clock.
+
+    Args:
+        signer: As of `verify`.
+        recipe: As of `verify`.
+        require: As of `verify`.
+        trusted_blocks: As of `verify`.
+
+    Raises:
+        InvalidInput: An argument is refused.
+    """
+    named = isinstance(require, str)
+    if named and require not in _NAMED:
+        raise InvalidInput(
+            f"there is no requirement {require!r}", expected=" or ".join(_NAMED), where="require"
+        )
+    requirement = _NAMED[str(require)] if named else dict(require)  # type: ignore[arg-type]
+    return {
+        "name": require
+        if named
+        else ", ".join(f"{key}={value}" for key, value in requirement.items() if value),
+        "require": requirement,
+        "signer": None if signer is None else _native.checksum_address(signer),
+        "recipe": recipe,
+        "trusted_blocks": [_block_hash(text) for text in trusted_blocks],
+        "now": int(time.time()),
+    }
 
 
 def _confirmed(record: Record, chain: Chain) -> list[tuple[str, bool, bool, int] | None]:
