@@ -26,9 +26,14 @@ HOST = $(shell rustc --print host-tuple)
 COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 \
 	inline-8bit-counters pc-table trace-compares)
 
+# The verifier for browsers, where `counterfoil report` finds it.
+VERIFIER := python/counterfoil/report/verifier.wasm
+BUILD_VERIFIER = cargo build --quiet --package counterfoil-wasm --target wasm32-unknown-unknown --profile wasm && \
+	cp target/wasm32-unknown-unknown/wasm/counterfoil_wasm.wasm $(VERIFIER)
+
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard contracts/artifacts/*) \
 	$(shell find src crates -type f -not -path '*/target/*')
-PYTHON_SOURCES := README.md $(shell find python -type f -name '*.py*' -not -path '*/__pycache__/*')
+PYTHON_SOURCES := README.md $(shell find python -type f -not -name '*.so' -not -name '*.wasm' -not -path '*/__pycache__/*')
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 export UV_HTTP_TIMEOUT ?= 600
@@ -161,8 +166,8 @@ endif
 
 wasm: .venv/.extension ## Build the verifier for browsers and compare it with the native one (needs rustup and node)
 	rustup target add wasm32-unknown-unknown
-	cargo build --quiet --package counterfoil-wasm --target wasm32-unknown-unknown --profile wasm
-	$(BIN)/python -m pytest -q -rs tests/python/integration/test_wasm.py
+	$(BUILD_VERIFIER)
+	$(BIN)/python -m pytest -q -rs tests/python/integration/test_wasm.py tests/python/integration/test_report.py
 
 sanitize: ## The hashing tests under AddressSanitizer (x86-64 Linux)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --quiet --test hashing \
@@ -200,7 +205,7 @@ deny: ## Licences, sources and advisories of the Rust dependencies (needs cargo-
 
 clean: ## Remove .venv and everything built
 	rm -rf .venv dist target .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find python -name '*.so' -delete
+	find python -name '*.so' -delete -o -name '*.wasm' -delete
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -237,7 +242,10 @@ clean: ## Remove .venv and everything built
 	@$(MATURIN) develop --release --quiet --uv
 	@touch $@
 
+# Without rustup and the target for WebAssembly the pages that this wheel writes check nothing, as they say.
 dist/.wheel: .venv/.extension $(PYTHON_SOURCES)
 	@rm -rf dist
+	@if rustup target list --installed 2> /dev/null | grep -q wasm32-unknown-unknown; then $(BUILD_VERIFIER); \
+	else echo 'the wheel gets no verifier for browsers: there is no rustup or no target wasm32-unknown-unknown'; fi
 	@$(MATURIN) build --release --quiet --out dist
 	@touch $@

@@ -10,6 +10,7 @@ from typing import Any
 
 from counterfoil._native import Entry, Record, first_element
 from counterfoil.commit import commit_tensors, describe
+from counterfoil.display import AMBER, GREY, badge, card
 from counterfoil.errors import CounterfoilError
 
 Pairs = Mapping[str, tuple[str, str]]
@@ -110,6 +111,17 @@ class Comparison:
                 *gaps,
             ]
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same story, with a badge that says how it ends."""
+        headline, *lines = str(self).splitlines()
+        rows = []
+        for line in lines:
+            name, gap, text = line.strip().partition("  ")
+            rows.append((name, text.strip()) if gap else ("", name))
+        # Equal is not verified, so that no badge of a comparison is green.
+        mark = badge("equal as far as compared", GREY) if self.first is None else badge("differs", AMBER)
+        return card(headline, rows, mark=mark)
 
 
 def diff(a: str | os.PathLike[str] | Record, b: str | os.PathLike[str] | Record) -> Comparison:

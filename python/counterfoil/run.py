@@ -19,6 +19,7 @@ from counterfoil import _native, records
 from counterfoil._native import Commitment, Key, Receipt, Record, TreeHead
 from counterfoil.anchoring import Anchoring, AnyChain, attempt
 from counterfoil.commit import commit_tensors, describe, items
+from counterfoil.display import GREY, badge, card
 from counterfoil.errors import InvalidInput
 from counterfoil.files import commit_files
 
@@ -592,6 +593,18 @@ class Run:
         """Path, id and progress."""
         state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
         return f"Run({str(self.path)!r}, id={self.id[:10]}.., step={step}, {state})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: where the run lies, who records it, how far it is. It is no verdict."""
+        state, step = ("closed", self._last_step) if self.closed else ("open", self._ledger.step)
+        rows = [
+            ("folder", str(self.path)),
+            ("id", self.id),
+            ("worker", f"{self.worker} lane {self.lane}"),
+            ("last step", str(step)),
+            ("recipe", "kept" if self.replayable else "none: steps cannot be executed again"),
+        ]
+        return card("Run", rows, mark=badge(state, GREY))
 
 
 def place(of: str, receipt: Receipt) -> dict[str, int | str | bytes]:

@@ -8,15 +8,18 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from counterfoil import _native
 from counterfoil._native import Record
+from counterfoil.display import COLOURS, RED, badge, card
 from counterfoil.errors import InvalidInput, Refuted
 
 if TYPE_CHECKING:
     from counterfoil.chain import Chain
 
+_EDGES = 8
 _NAMED: dict[str, dict[str, Any]] = {
     "integrity": {},
     "stranger": {"signer": True, "recipe": True, "time": True, "replayed": 20},
@@ -137,6 +140,25 @@ class Verdict:
     def __repr__(self) -> str:
         """The headline."""
         return f"<Verdict {self._headline}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the headline, the four lines, what is missing, edges that do not hold."""
+        rows = [
+            ("Integrity", self.integrity),
+            ("Signer", self.signer),
+            ("Time", self.time),
+            ("Transition", self.transition),
+            *(("missing", text) for text in self.missing),
+            *(("note", text) for text in self.notes),
+        ]
+        broken = [
+            f"{badge('broken', RED)} {escape(edge.edge)}: expected <code>{escape(edge.expected)}</code>, "
+            f"actual <code>{escape(edge.actual)}</code>"
+            for edge in self.broken[:_EDGES]
+        ]
+        if len(self.broken) > _EDGES:
+            broken.append(f"{len(self.broken) - _EDGES} more broken edges are not listed")
+        return card(self._headline, rows, mark=badge(self.status, COLOURS[self.status]), footer=broken)
 
     def __bool__(self) -> NoReturn:
         """A verdict is never just true: read `.status` and the four lines.

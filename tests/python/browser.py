@@ -97,7 +97,9 @@ class Browser:
         elif name == "Log.entryAdded":
             self.complaints.append(f"{what['entry']['level']}: {what['entry']['text']}")
 
-    def view(self, width: int, height: int, *, dark: bool = False, scripts: bool = True, print: bool = False) -> None:
+    def view(
+        self, width: int, height: int, *, dark: bool = False, scripts: bool = True, print: bool = False
+    ) -> None:
         """Sets the size of the window, the colour scheme and whether scripts run."""
         self.call(
             "Emulation.setDeviceMetricsOverride",

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from string import hexdigits
 from typing import Annotated, Any, NoReturn
@@ -28,12 +27,28 @@ from counterfoil.cli import checkpoint
 from counterfoil.cli.attacks import attacks
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
+from counterfoil.cli.options import (
+    ERROR,
+    REFUTED,
+    UNDECIDED,
+    Json,
+    Recipe,
+    Require,
+    Requirement,
+    RunFolder,
+    Signer,
+    TrustedBlock,
+    TrustedChain,
+    finish,
+    pins,
+    working,
+)
+from counterfoil.cli.report import report
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
 from counterfoil.fingerprints import publish as publish_fingerprints
 from counterfoil.lookup import Finding
 from counterfoil.lookup import environment as read_environment
 
-ERROR, REFUTED, UNDECIDED = 1, 3, 4
 _COLUMNS = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
 
 app = typer.Typer(
@@ -48,17 +63,6 @@ app.add_typer(key_app, name="key")
 app.add_typer(checkpoint.app, name="checkpoint")
 
 
-class Require(StrEnum):
-    """What a verdict is measured against."""
-
-    INTEGRITY = "integrity"
-    STRANGER = "stranger"
-
-
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a bundle.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Signer = Annotated[str | None, typer.Option(help="The owner you expect: 0x and 40 digits.")]
-Recipe = Annotated[str | None, typer.Option(help="The recipe's digest you have read and trust.")]
 RunUntrusted = Annotated[
     bool, typer.Option("--run-untrusted", help="Run the prover's code without pinning it.")
 ]
@@ -67,14 +71,6 @@ Environment = Annotated[
     typer.Option(
         help="What steps are executed with where the run says otherwise: threads=2,ATEN_CPU_CAPABILITY=avx2."
     ),
-]
-Requirement = Annotated[Require, typer.Option(help="What the verdict is measured against.")]
-TrustedChain = Annotated[
-    str | None,
-    typer.Option("--chain", "--rpc", metavar="NETWORK", help="A network's name or a node that you trust."),
-]
-TrustedBlock = Annotated[
-    list[str] | None, typer.Option(help="Hash of a block that you know to be of a public chain.")
 ]
 
 
@@ -108,9 +104,9 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check a run's evidence and print the verdict."""
-    with _working(f"Verifying {run}"):
-        verdict = counterfoil.verify(run, **_pins(signer, recipe, require, chain, contract, trusted_block))
-    _finish(verdict, json)
+    with working(f"Verifying {run}"):
+        verdict = counterfoil.verify(run, **pins(signer, recipe, require, chain, contract, trusted_block))
+    finish(verdict, json)
 
 
 @app.command()
@@ -154,7 +150,7 @@ def replay(
 
     if (key or beacon) and not attest:
         raise typer.BadParameter("--key and --beacon go with --attest")
-    pins = _pins(signer, recipe, require, chain, contract, trusted_block)
+    pinned = pins(signer, recipe, require, chain, contract, trusted_block)
     with _progress(f"Replaying {steps} of {run}") as progress:
         verdict = re_execute(
             run,
@@ -167,9 +163,9 @@ def replay(
             tolerance=None if tolerance is None else Calibration.load(tolerance),
             environment=_environment(env),
             fingerprint_key=None if fingerprint_key is None else _word(fingerprint_key),
-            **pins,
+            **pinned,
         )
-    _finish(verdict, json)
+    finish(verdict, json)
 
 
 @app.command()
@@ -309,7 +305,7 @@ def diff(
     if (other is None) == (env is None):
         raise typer.BadParameter("either OTHER, or --env once or twice")
     if other is not None:
-        with _working(f"Comparing {run} and {other}"):
+        with working(f"Comparing {run} and {other}"):
             found = counterfoil.diff(run, other)
     else:
         from counterfoil.torch import diff_live
@@ -338,7 +334,7 @@ def export(
     """Write a bundle: one file that anybody can verify offline."""
     wanted = None if steps is None else range(*_steps(steps))
     tensors = dict(map(_tensor, tensor or ()))
-    with _working(f"Exporting {run}"):
+    with working(f"Exporting {run}"):
         counterfoil.export(run, output, steps=wanted, tensors=tensors if tensors or sealed else None)
     typer.echo(f"{output}: {output.stat().st_size} bytes; type: counterfoil verify {output}")
 
@@ -399,7 +395,7 @@ def anchor(
     json: Json = False,
 ) -> None:
     """Record the run's tree head on a chain; without --chain on the development chain here."""
-    with _working(f"Anchoring {run}"):
+    with working(f"Anchoring {run}"):
         record = opened(chain, contract, folder).anchor(
             run, None if key is None else counterfoil.Key.load(key)
         )
@@ -451,11 +447,12 @@ def _rehearse(recipe: str, spec: str, steps: int) -> list[Finding]:
         document = None
     if not isinstance(document, dict):
         raise typer.BadParameter(f"{spec!r} is no JSON object", param_hint="--spec")
-    with _working(f"Recording {steps} steps of {recipe} and executing them again"):
+    with working(f"Recording {steps} steps of {recipe} and executing them again"):
         return rehearse(recipe, document, steps=steps)
 
 
 app.command()(attacks)
+app.command()(report)
 
 
 def main() -> None:
@@ -464,7 +461,7 @@ def main() -> None:
     try:
         app()
     except Refuted as refuted:
-        _finish(refuted.verdict, as_json)
+        finish(refuted.verdict, as_json)
     except CounterfoilError as error:
         _fail(error.code, str(error), as_json)
     except ModuleNotFoundError as error:
@@ -474,12 +471,6 @@ def main() -> None:
         text = f"{type(error).__name__}: {error}"
         hint = "a fault of this program, not of the run; see `counterfoil doctor`"
         _fail("internal", f"{text} ({hint})", as_json)
-
-
-def _finish(verdict: counterfoil.Verdict, json: bool) -> NoReturn:
-    typer.echo(verdict.to_json() if json else str(verdict))
-    codes = {"verified": 0, "refuted": REFUTED, "undecided": UNDECIDED}
-    sys.exit(codes[verdict.status])
 
 
 def _fail(code: str, message: str, json: bool) -> NoReturn:
@@ -492,21 +483,6 @@ def _fail(code: str, message: str, json: bool) -> NoReturn:
 
 def _print_json(value: Any) -> None:
     typer.echo(json_format.dumps(value, indent=2))
-
-
-def _pins(
-    signer: str | None,
-    recipe: str | None,
-    require: Require,
-    url: str | None,
-    contract: str | None,
-    trusted_block: list[str] | None,
-) -> dict[str, Any]:
-    if contract is not None and url is None:
-        raise typer.BadParameter("--contract names the contract on a --chain")
-    chain = None if url is None else counterfoil.Chain.connect(url, contract)
-    pins = {"signer": signer, "recipe": recipe, "require": require.value, "chain": chain}
-    return {**pins, "trusted_blocks": trusted_block or ()}
 
 
 def _key(file: Path | None) -> counterfoil.Key:
@@ -559,10 +535,3 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as shown:
         bar = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(bar, completed=done, total=total)
-
-
-@contextmanager
-def _working(what: str) -> Iterator[None]:
-    """A sign of life on the terminal, and nothing in a file or a pipe."""
-    with Console(stderr=True).status(what):
-        yield

@@ -17,12 +17,12 @@ from counterfoil._native import Record
 from counterfoil.durable import replace
 from counterfoil.errors import Refuted
 from counterfoil.report.embedded import EMBEDDED_LIMIT, embed, verifier
+from counterfoil.report.environment import settings
 from counterfoil.report.ledgers import anchors, lanes
 from counterfoil.report.page import render
+from counterfoil.report.reading import walk
 from counterfoil.report.series import curves
-from counterfoil.report.settings import settings
-from counterfoil.report.states import states
-from counterfoil.report.walk import walk
+from counterfoil.report.tensors import states
 from counterfoil.verify import Verdict, judgement, verify
 
 if TYPE_CHECKING:

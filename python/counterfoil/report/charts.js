@@ -31,6 +31,10 @@ function extent(values, empty) {
   return [low - pad, high + pad];
 }
 
+function brokenSteps(places) {
+  return [...new Set(places.map((place) => place.number).filter((step) => step !== null))];
+}
+
 function curveChart(chart, width, places) {
   const points = chart.series.flatMap((series) => series.points);
   const [left, right] = extent(points.map(([step]) => step), [0, 1]);
@@ -47,7 +51,7 @@ function curveChart(chart, width, places) {
     drawn.append(shape("line", { class: "tick", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }));
     drawn.append(shape("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, label(value)));
   }
-  const steps = ticks(left, right, Math.max(2, Math.floor(inner.width / 90))).filter(Number.isInteger);
+  const steps = ticks(left, right, Math.max(3, Math.floor(inner.width / 90))).filter(Number.isInteger);
   for (const step of steps) {
     drawn.append(shape("text", { x: x(step), y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle" }, label(step)));
   }
@@ -68,8 +72,7 @@ function curveChart(chart, width, places) {
       }
     }
   });
-  const broken = new Set(places.map((place) => place.number).filter((step) => step !== null && step >= left && step <= right));
-  for (const step of broken) {
+  for (const step of brokenSteps(places).filter((number) => number >= left && number <= right)) {
     drawn.append(
       shape("line", { class: "bad-line", x1: x(step), x2: x(step), y1: MARGIN.top, y2: foot, "data-step": step }),
       shape("text", { class: "bad", x: Math.min(x(step) + 4, width - 70), y: MARGIN.top + 12 }, `broken: ${step}`),
@@ -94,8 +97,14 @@ function figure(chart, width, places) {
   });
   const lost = chart.series.filter((series) => series.notFiniteCount > 0).map((series) => {
     const told = series.notFinite.map(([step, value]) => `${chart.unit} ${step}: ${value}`).join(", ");
-    return element("p", { class: "note" }, `${laneName(series)}: ${count(series.notFiniteCount)} values are no finite numbers (${told}).`);
+    return element("p", { class: "note" }, `${laneName(series)}: not finite and not drawn: ${count(series.notFiniteCount)} of ${count(series.of)} values (${told}).`);
   });
+  const steps = chart.series.flatMap((series) => series.points.map(([step]) => step));
+  const [left, right] = extent(steps, [0, 0]);
+  const outside = brokenSteps(places).filter((step) => step < left || step > right);
+  if (outside.length > 0) {
+    lost.push(element("p", { class: "note bad" }, `Broken and not drawn: ${chart.unit} ${outside.join(", ")}.`));
+  }
   const more = chart.lanesLeftOut > 0 ? element("p", { class: "note" }, `${count(chart.lanesLeftOut)} more lanes are not drawn.`) : null;
   return element(
     "figure",

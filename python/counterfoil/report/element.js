@@ -61,6 +61,13 @@ function table(label, columns, rows, leftOut = 0) {
   return note === null ? scroll : element("div", {}, scroll, note);
 }
 
+// A long table begins at its first broken row.
+function scrollToBroken(id) {
+  const row = byId(id).querySelector("tr.bad");
+  const scroll = row?.closest(".scroll");
+  if (scroll) scroll.scrollTop = Math.max(0, row.offsetTop - scroll.clientHeight / 3);
+}
+
 function list(items) {
   return element("ul", {}, ...items.map((item) => element("li", {}, item)));
 }

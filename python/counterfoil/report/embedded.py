@@ -11,8 +11,8 @@ from typing import Any
 from counterfoil._native import Key, Record
 from counterfoil.errors import CorruptJournal
 
-EMBEDDED_LIMIT = 32 << 20
-"""Bytes of a bundle up to which a page carries it."""
+EMBEDDED_LIMIT = 16 << 20
+"""Bytes of a bundle up to which a page carries it: a browser checks about one megabyte in a second."""
 
 _VERIFIER = Path(__file__).with_name("verifier.wasm")
 
@@ -69,4 +69,6 @@ def _verdict(bundle: Record, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _too_large(what: str, size: int) -> str:
-    return f"{what} has {size:,} bytes, and a page carries at most {EMBEDDED_LIMIT:,}: ask for the bundle itself"
+    return (
+        f"{what} has {size:,} bytes, and a page carries at most {EMBEDDED_LIMIT:,}: ask for the bundle itself"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from counterfoil._native import DEVELOPMENT_CHAIN, Record
-from counterfoil.report.walk import Lane, Seen
+from counterfoil.report.reading import Lane, Seen
 
 ROWS = 200
 """Receipts of a lane that are listed at most, beside those that the verdict names."""
@@ -68,7 +68,7 @@ def _lane(lane: Lane, session: list[str]) -> dict[str, Any]:
         "keysLeftOut": len(session) - min(len(session), _KEYS),
         "size": lane.size,
         "shown": len(lane.seen),
-        "abandoned": sum(seen.number is not None and seen.position not in lane.led for seen in lane.seen),
+        "abandoned": sum(seen.receipt.kind == "step" and _is_abandoned(seen, lane) for seen in lane.seen),
         "error": lane.error,
         "closed": None if close is None else _REASONS.get(close.get("reason", 0), "closed"),
         "first": min(times, default=None),
@@ -100,9 +100,14 @@ def _remark(seen: Seen, lane: Lane) -> str:
     flags = seen.fields.get("flags", 0) if seen.receipt.kind == "step" else 0
     told = {1: "skipped", 2: "not replayable", 4: "hashed by the CPU"}
     remarks = [text for bit, text in told.items() if flags & bit]
-    if seen.number is not None and seen.position not in lane.led:
+    if _is_abandoned(seen, lane):
         remarks.append("abandoned by a resume")
     return ", ".join(remarks)
+
+
+def _is_abandoned(seen: Seen, lane: Lane) -> bool:
+    # A close receipt tells the last step, and ends nothing that a resume goes back behind.
+    return seen.receipt.kind in ("step", "checkpoint", "round") and seen.position not in lane.led
 
 
 def _thinned(positions: list[int]) -> list[int]:

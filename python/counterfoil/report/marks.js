@@ -41,6 +41,14 @@ function namesField(place, field) {
 }
 
 function namesTensor(place, field, name) {
-  if (!namesField(place, field)) return false;
-  return place.what.includes(JSON.stringify(name)) || place.what.includes(`'${name}'`);
+  const found = /^[^"']*(["'])([^]*)\1/.exec(place.what);
+  return found !== null && namesField(place, field) && [found[2], unescaped(found[2])].includes(name);
+}
+
+// Rust's way of writing what cannot be printed.
+function unescaped(text) {
+  const letters = { n: "\n", r: "\r", t: "\t", 0: "\0" };
+  return text.replace(/\\(?:u\{([0-9a-f]{1,6})\}|(.))/g, (_, code, letter) =>
+    code === undefined ? (letters[letter] ?? letter) : String.fromCodePoint(Math.min(parseInt(code, 16), 0x10ffff)),
+  );
 }

@@ -1,7 +1,7 @@
 // What happens when the page is opened.
 
 const report = data("data");
-const shown = { places: [], verdict: null, asked: report.judgement };
+const shown = { places: [], verdict: null, asked: report.judgement, isDisputed: false };
 
 function drawRecord() {
   showCurves(report.curves, shown.places);
@@ -65,14 +65,14 @@ function offerBundle(bundle) {
 }
 
 // What the writer of the page found in the bundle, with the same pins, must come out here, too.
-async function compare(found, module, bundle) {
+async function dispute(found, module, bundle) {
+  if (isSame(found, report.offline)) return;
+  // A key may have expired since: with the writer's clock nothing may differ.
+  if (isSame(await ask(module, report.judgement, bundle), report.offline)) return;
   const place = byId("difference");
-  place.hidden = true;
-  if (report.offline === null || isSame(found, report.offline)) return;
-  const then = await ask(module, report.judgement, bundle);
-  if (isSame(then, report.offline)) return; // Time has passed: a key may have expired since.
   place.textContent = ["This browser found something else than the page says.", ...differences(report.offline, found)].join("\n");
   place.hidden = false;
+  shown.isDisputed = true;
 }
 
 function pins() {
@@ -95,10 +95,10 @@ async function check(module, bundle, own) {
     byId("source").textContent = `Not checked again: ${found.message}`;
     return;
   }
+  if (own === null) await dispute(found, module, bundle);
   draw(found, asked, true, "Checked in this browser, from the bundle in this page.");
+  if (shown.isDisputed) showDispute();
   showCommand();
-  if (own === null) await compare(found, module, bundle);
-  else byId("difference").hidden = true;
   document.documentElement.dataset.state = "checked";
 }
 
@@ -122,7 +122,7 @@ async function open() {
   if (typeof WebAssembly === "undefined" || typeof DecompressionStream === "undefined") {
     return drawUnchecked("this browser has no WebAssembly, or it is off.");
   }
-  draw(report.recorded, report.judgement, false, "This browser is checking the bundle. Until then you see what the page says.");
+  draw(report.recorded, report.judgement, false, `This browser is checking the bundle of ${count(bundle.length)} bytes, for about a second per megabyte. Until then you see what the page says.`);
   let module;
   try {
     module = await WebAssembly.compile(await decompressed(decoded(packed)));

@@ -11,7 +11,7 @@ import numpy as np
 
 from counterfoil._native import Entry, Record
 from counterfoil.errors import CounterfoilError
-from counterfoil.report.walk import Lane
+from counterfoil.report.reading import Lane
 
 POINTS = 2000
 """Points of a curve at most."""
@@ -69,9 +69,13 @@ def curves(record: Record, lanes: list[Lane]) -> dict[str, Any]:
         norms += [_series(lane, lengths)] if lengths else []
     names = sorted(logged, key=lambda name: ("loss" not in name.lower(), name))
     return {
-        "metrics": [_chart(name, logged[name], _unit(lanes), "as logged, no unit recorded") for name in names[:_NAMES]],
+        "metrics": [
+            _chart(name, logged[name], _unit(lanes), "as logged, no unit recorded") for name in names[:_NAMES]
+        ],
         "metricsLeftOut": len(names) - min(len(names), _NAMES),
-        "norm": _chart("gradient norm", norms, "step", "L2 norm over all stored gradients of the step") if norms else None,
+        "norm": _chart("gradient norm", norms, "step", "L2 norm over all stored gradients of the step")
+        if norms
+        else None,
         "normIsMetric": [name for name in names if _NORM.search(name)][:_NAMES],
         "normsUnread": unread,
     }

@@ -113,8 +113,9 @@ function showReceipts(report, places, chosen = null) {
     "receipts",
     ...(listed.length > 1 ? choice : []),
     table(`Receipts of ${laneName(lane)}`, columns, receiptRows(lane, places), lane.leftOut),
-    lane.abandoned > 0 ? element("p", { class: "note" }, `${count(lane.abandoned)} receipts were abandoned by a resume; curves leave them out.`) : null,
+    lane.abandoned > 0 ? element("p", { class: "note" }, `${count(lane.abandoned)} steps were abandoned by a resume; curves leave them out.`) : null,
   );
+  scrollToBroken("receipts");
 }
 
 function showContributors(report, places, verdict, asked) {

@@ -1,5 +1,6 @@
 // The verdict as it stands in the page: green only for what this browser found itself.
 
+const SIGNS = { verified: "✓", refuted: "✕", undecided: "?" };
 const LINES = [
   ["integrity", "Integrity", (verdict) => !verdict.integrity.intact],
   ["signer", "Signer", (verdict, asked) => asked.signer !== null && !verdict.signer.pinned],
@@ -24,9 +25,8 @@ function showVerdict(answer, asked, byBrowser, source) {
   const { headline, verdict } = answer;
   const isClaimed = !byBrowser && verdict.status === "verified";
   byId("verdict").className = `verdict ${isClaimed ? "waiting" : verdict.status}`;
-  byId("badge").textContent = isClaimed ? "not checked here" : verdict.status;
-  const rest = headline.replace(`${verdict.status}: `, "");
-  byId("headline").textContent = isClaimed ? `claimed by this page: ${headline}` : rest;
+  byId("badge").textContent = isClaimed ? "not checked here" : SIGNS[verdict.status];
+  byId("headline").textContent = isClaimed ? `claimed by this page: ${headline}` : headline;
   byId("source").textContent = source;
   fill("lines", ...linesOf(verdict, asked));
   const demands = Object.entries(asked.require).filter(([, value]) => value);
@@ -41,8 +41,8 @@ function showVerdict(answer, asked, byBrowser, source) {
 // A bundle that this browser cannot open has no four lines.
 function showDamage(answer) {
   byId("verdict").className = "verdict refuted";
-  byId("badge").textContent = "damaged";
-  byId("headline").textContent = "the bundle in this page cannot be opened";
+  byId("badge").textContent = SIGNS.refuted;
+  byId("headline").textContent = "damaged: the bundle in this page cannot be opened";
   byId("source").textContent = "Found by this browser. There is no verdict: nothing below is shown by evidence.";
   fill("lines");
   byId("requirement").textContent = "";
@@ -98,7 +98,14 @@ function isSame(one, other) {
   return JSON.stringify(canonical(one)) === JSON.stringify(canonical(other));
 }
 
+// A page that says something else than its bundle is not green, whatever the bundle is worth.
+function showDispute() {
+  byId("verdict").className = "verdict refuted";
+  byId("badge").textContent = "page and bundle differ";
+}
+
 function differences(recorded, found) {
+  if (recorded === null) return ["the page says nothing of the bundle that it holds"];
   if (found.error !== undefined) return [`page: ${recorded.headline}`, `this browser: ${found.message}`];
   const pairs = [["headline", recorded.headline, found.headline]];
   for (const [name] of LINES) pairs.push([name, recorded.verdict[name].line, found.verdict[name].line]);

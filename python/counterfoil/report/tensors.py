@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from counterfoil._native import Entry, Record
-from counterfoil.report.walk import Lane, Seen
+from counterfoil.report.reading import Lane, Seen
 
 STEPS, TENSORS = 60, 250
 """Receipts whose tensors are listed, and tensors of one field, at most."""
@@ -47,7 +47,9 @@ def _chosen(found: list[tuple[Lane, Seen]]) -> list[tuple[Lane, Seen]]:
     named = [(lane, seen) for lane, seen in found if seen.position in lane.named][:STEPS]
     left = max(STEPS - len(named), 2)
     spread = [found[at * (len(found) - 1) // (left - 1)] for at in range(left)] if found else []
-    return list({(lane.worker, lane.lane, seen.position): (lane, seen) for lane, seen in named + spread}.values())
+    return list(
+        {(lane.worker, lane.lane, seen.position): (lane, seen) for lane, seen in named + spread}.values()
+    )
 
 
 def _state(

@@ -7,7 +7,7 @@ from typing import Any
 
 from counterfoil._native import Record
 from counterfoil.errors import CounterfoilError
-from counterfoil.report.walk import Lane
+from counterfoil.report.reading import Lane
 
 _VALUES, _TEXT = 200, 20_000
 
