@@ -79,13 +79,13 @@ function receiptRows(lane, places) {
       String(position),
       kind,
       number === null ? "" : String(number),
-      clock(time),
       [remark, ...told(position).map((text) => `broken: ${text}`)].filter(Boolean).join("; "),
+      clock(time),
     ],
   }));
   const listed = new Set(lane.rows.map(([position]) => position));
   for (const position of new Set(own.map((place) => place.receipt).filter((receipt) => !listed.has(receipt)))) {
-    const cells = [String(position), "", "", "", `broken: ${told(position).join("; ")} (not listed above)`];
+    const cells = [String(position), "", "", `broken: ${told(position).join("; ")} (not listed above)`, ""];
     rows.push({ key: `receipt ${position}`, bad: true, cells });
   }
   return rows;
@@ -106,7 +106,7 @@ function showReceipts(report, places, chosen = null) {
   }
   const broken = listed.findIndex((lane) => places.some((place) => isIn(place, lane)));
   const at = chosen ?? Math.max(broken, 0);
-  const columns = [["#", "number"], ["kind", ""], ["step or round", "number"], ["self-declared time", ""], ["remarks", "wrap"]];
+  const columns = [["#", "number"], ["kind", ""], ["step", "number"], ["remarks", "wrap"], ["self-declared time", ""]];
   const lane = listed[at];
   const choice = chooser("lane", "Ledger", listed.map(laneName), at, (next) => showReceipts(report, places, next));
   fill(
@@ -119,7 +119,7 @@ function showReceipts(report, places, chosen = null) {
 }
 
 function showContributors(report, places, verdict, asked) {
-  const columns = [["worker", "wrap"], ["lane", "number"], ["role", ""], ["receipts", "number"], ["session key", ""], ["signer", ""]];
+  const columns = [["worker", "wrap"], ["lane", "number"], ["signer", ""], ["role", ""], ["receipts", "number"], ["session key", ""]];
   const owner = verdict === null ? null : (verdict.signer.owner ?? "").toLowerCase();
   const rows = report.lanes.listed.map((lane) => {
     const isOwner = owner !== null && lane.worker.toLowerCase() === owner;
@@ -135,10 +135,10 @@ function showContributors(report, places, verdict, asked) {
       cells: [
         element("span", { class: "code" }, lane.worker),
         String(lane.lane),
+        isNamed ? `${pinned}; broken edge` : pinned,
         lane.rank ? `${lane.role}, rank ${lane.rank}` : lane.role,
         lane.shown < lane.size ? `${count(lane.shown)} of ${count(lane.size)}` : count(lane.size),
         keys || "none: the worker's own key",
-        isNamed ? `${pinned}; broken edge` : pinned,
       ],
     };
   });
@@ -148,7 +148,7 @@ function showContributors(report, places, verdict, asked) {
 function fieldRows(state, places) {
   return state.fields.map(([name, digest, tensors]) => {
     const named = places.some((place) => namesField(place, name));
-    let status = tensors === null ? "not opened as a whole: withheld or erased" : `opened: ${count(tensors)} ${tensors === 1 ? "entry" : "entries"}`;
+    let status = tensors === null ? "not opened as a whole: withheld, erased or unreadable" : `opened: ${count(tensors)} ${tensors === 1 ? "entry" : "entries"}`;
     if (digest === "") status = "not recorded in this receipt";
     else if (named) status = `broken; ${tensors === null ? "its opening does not hold or is not shown" : status}`;
     return { key: `field ${name}`, bad: named, cells: [name, status, element("span", { class: "code" }, digest)] };
