@@ -47,7 +47,7 @@ def embed(record: Record, question: dict[str, Any]) -> Embedded:
             return Embedded(None, _too_large("the bundle", size), None)
         return Embedded(path.read_bytes(), "", _verdict(record, question))
     # A folder is measured first, since a large one would be copied in vain.
-    size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    size = sum(map(_size, path.rglob("*")))
     if size > EMBEDDED_LIMIT:
         return Embedded(None, _too_large("the run folder", size), None)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +66,13 @@ def embed(record: Record, question: dict[str, Any]) -> Embedded:
 def _verdict(bundle: Record, question: dict[str, Any]) -> dict[str, Any]:
     headline, document = bundle.verify(json.dumps(question))
     return {"headline": headline, "verdict": json.loads(document)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # a run that is being recorded renames its files
+        return 0
 
 
 def _too_large(what: str, size: int) -> str:

@@ -17,13 +17,14 @@ _REASONS = {0: "finished", 1: "stopped by an exception", 2: "abandoned"}
 
 
 def lanes(record: Record, walked: list[Lane]) -> dict[str, Any]:
-    """What each lane holds; the first ones when there are many."""
+    """What each lane holds; when there are many, those that the verdict names and the first ones."""
     session: dict[str, list[str]] = {}
     for worker, key in record.keys:
         if key != worker:
             session.setdefault(worker, []).append(key)
+    chosen = sorted(walked, key=lambda lane: not lane.accused)[:_LANES]
     return {
-        "listed": [_lane(lane, session.get(lane.worker, [])) for lane in walked[:_LANES]],
+        "listed": [_lane(lane, session.get(lane.worker, [])) for lane in walked if lane in chosen],
         "leftOut": len(walked) - min(len(walked), _LANES),
     }
 

@@ -26,9 +26,19 @@ function placeOf(edge, owner) {
   return place;
 }
 
-function placesOf(verdict) {
+function placesOf(verdict, lanes) {
   const edges = [...verdict.integrity.broken, ...verdict.transition.mismatches];
-  return edges.map((edge) => placeOf(edge, verdict.signer.owner));
+  return edges.map((edge) => atReceipt(placeOf(edge, verdict.signer.owner), lanes));
+}
+
+// An edge may name a step of a lane, and leave it to the reader which receipt that is.
+function atReceipt(place, lanes) {
+  const found = /(?:of|after) step (\d+)/.exec(place.what);
+  if (place.receipt !== null || (place.number === null && found === null)) return place;
+  const number = place.number ?? Number(found[1]);
+  const rows = lanes.find((lane) => isIn(place, lane))?.rows ?? [];
+  const row = rows.find(([, kind, of]) => kind === "step" && of === number);
+  return { ...place, number, receipt: row === undefined ? null : row[0] };
 }
 
 function isIn(place, lane) {

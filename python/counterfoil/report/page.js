@@ -16,8 +16,8 @@ function drawRecord() {
 function draw(answer, asked, byBrowser, source) {
   shown.asked = asked;
   if (answer.error === undefined) {
-    showVerdict(answer, asked, byBrowser, source);
-    shown.places = placesOf(answer.verdict);
+    shown.places = placesOf(answer.verdict, report.lanes.listed);
+    showVerdict(answer, asked, byBrowser, source, shown.places);
     shown.verdict = answer.verdict;
   } else {
     showDamage(answer);

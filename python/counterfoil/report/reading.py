@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from counterfoil._native import Opened, Receipt, Record
@@ -55,6 +55,7 @@ class Lane:
         led: Positions of those that lead to where the lane stands, without steps that a resume abandoned.
         error: Why the ledger cannot be read; empty when it can.
         named: Positions that the verdict's edges name, in whichever lane.
+        accused: Whether an edge names this lane.
     """
 
     worker: str
@@ -63,30 +64,37 @@ class Lane:
     seen: list[Seen]
     led: frozenset[int]
     error: str
-    named: frozenset[int] = field(default_factory=frozenset)
+    named: frozenset[int]
+    accused: bool
 
 
 def walk(record: Record, verdict: Verdict) -> list[Lane]:
-    """The record's lanes, the owner's first."""
-    named = frozenset(
-        int(found) for edge in verdict.broken for found in re.findall(r"receipt (\d+)", edge.edge)[:1]
-    )
-    return [_lane(record, worker, lane, named) for worker, lane in record.lanes]
+    """The record's lanes, and what the verdict's edges name in them."""
+    edges = [edge.edge for edge in verdict.broken]
+    return [_lane(record, worker, lane, edges) for worker, lane in record.lanes]
 
 
-def _lane(record: Record, worker: str, lane: int, named: frozenset[int]) -> Lane:
-    size = record.size(worker, lane)
+def _lane(record: Record, worker: str, lane: int, edges: list[str]) -> Lane:
+    size, error = record.size(worker, lane), ""
     try:
         receipts = record.receipts(worker, lane)
     except CounterfoilError as refused:
-        return Lane(worker, lane, size, [], frozenset(), str(refused), named)
+        receipts, error = [], str(refused)
     seen = list(_seen(receipts, size))
     try:
         leading = {id(receipt) for receipt in lineage(receipts)}
     except CounterfoilError:
         leading = {id(receipt) for receipt in receipts}
     led = frozenset(each.position for each in seen if id(each.receipt) in leading)
-    return Lane(worker, lane, size, seen, led, "", named)
+    positions, steps = _numbers(edges, "receipt"), _numbers(edges, "step")
+    positions |= {each.position for each in seen if each.receipt.kind == "step" and each.number in steps}
+    accused = any(edge.startswith(f"ledger of {worker} lane {lane}:") for edge in edges)
+    return Lane(worker, lane, size, seen, led, error, frozenset(positions), accused)
+
+
+def _numbers(edges: list[str], of: str) -> set[int]:
+    """What edges count first; names of tensors, which may say anything, come behind it."""
+    return {int(found) for edge in edges for found in re.findall(rf"\b{of} (\d+)", edge)[:1]}
 
 
 def _seen(receipts: list[Receipt], size: int) -> Iterator[Seen]:

@@ -21,7 +21,7 @@ function linesOf(verdict, asked) {
 }
 
 // `byBrowser`: whether this browser found it; else it is what the writer of the page says.
-function showVerdict(answer, asked, byBrowser, source) {
+function showVerdict(answer, asked, byBrowser, source, places) {
   const { headline, verdict } = answer;
   const isClaimed = !byBrowser && verdict.status === "verified";
   byId("verdict").className = `verdict ${isClaimed ? "waiting" : verdict.status}`;
@@ -35,7 +35,7 @@ function showVerdict(answer, asked, byBrowser, source) {
   fill("missing", ...verdict.missing.map((text) => element("p", { class: "missing" }, `Missing: ${text}`)));
   fill("notes", ...(verdict.notes.length > 0 ? [element("h3", {}, "Notes"), list(verdict.notes)] : []));
   fill("not-shown-list", ...verdict.not_shown.map((text) => element("li", {}, text)));
-  showEdges(placesOf(verdict));
+  showEdges(places);
 }
 
 // A bundle that this browser cannot open has no four lines.

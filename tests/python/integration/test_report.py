@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,48 @@ def test_the_lane_that_was_changed_is_the_marked_one(browser: browsers.Browser, 
     chosen = browser.evaluate("document.querySelector('#lane').selectedOptions[0].textContent")
     assert chosen.startswith(other.address[:8])
     is_quiet(browser, page)
+
+
+def test_the_rank_that_deviates_is_marked_at_its_step(browser: browsers.Browser, tmp_path: Path) -> None:
+    """An edge that names a step and no receipt, and so marks nothing, or another rank."""
+    path = tmp_path / "run"
+    runs = [Run.create(path), Run.join(path, lane=1, rank=1), Run.join(path, lane=2, rank=2)]
+    for step, applied in enumerate([(1, 1, 1), (2, 2, 2.002)], 1):
+        for rank, (run, value) in enumerate(zip(runs, applied, strict=True)):
+            fields = {
+                "contribution": commit_tensors({"w": np.float32(rank + step)}),
+                "gradients": commit_tensors({"w": np.float32(value)}),
+                "metrics": commit_tensors({"loss": 1 / step}, keep=True),
+            }
+            run.record_step(step, fields)
+    for run in runs:
+        run.close()
+    page = tmp_path / "report.html"
+    assert write_report(path, page).status == "refuted"
+    browser.open(page)
+    marked = browser.evaluate(MARKED)
+    assert [key for key in marked if key.startswith("0x")] == [f"{runs[2].worker}/2"]
+    second = next(each for each in runs[2].receipts() if each.fields.get("step") == 2)
+    assert {f"receipt {second.sequence}", "field gradients"} <= set(marked)
+    assert browser.evaluate("document.querySelector('#curves [data-step]').dataset.step") == "2"
+    assert not browser.evaluate(GREEN)
+
+
+def test_a_key_that_expired_since_is_no_dispute(browser: browsers.Browser, tmp_path: Path) -> None:
+    """What differs because time has passed, told as a forgery; or a verdict by the writer's clock."""
+    run, page = tmp_path / "run", tmp_path / "report.html"
+    session = counterfoil.Session(Key.generate(), expires=int(time.time()) + 600)
+    with Run.create(run, key=Key.generate(), session=session) as recording:
+        recording.record_step(1, {"gradients": commit_tensors({"w": 1.0})})
+    written = write_report(run, page)
+    later = "const now = Date.now; Date.now = () => now() + 864e5"
+    script = browser.call("Page.addScriptToEvaluateOnNewDocument", source=later)
+    browser.open(page)
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", **script)
+    assert written.status == "verified"
+    assert not browser.evaluate(GREEN)
+    assert "could sign until" in browser.evaluate("document.getElementById('missing').innerText")
+    assert browser.evaluate("document.getElementById('difference').hidden")
 
 
 def test_names_of_strangers_stay_text(browser: browsers.Browser, tmp_path: Path) -> None:
