@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from counterfoil import _native
 from counterfoil._native import Record
-from counterfoil.display import COLOURS, RED, badge, card
+from counterfoil.display import RED, STATUS, badge, card
 from counterfoil.errors import InvalidInput, Refuted
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Verdict:
         ]
         if len(self.broken) > _EDGES:
             broken.append(f"{len(self.broken) - _EDGES} more broken edges are not listed")
-        return card(self._headline, rows, mark=badge(self.status, COLOURS[self.status]), footer=broken)
+        return card(self._headline, rows, mark=badge(*STATUS[self.status]), footer=broken)
 
     def __bool__(self) -> NoReturn:
         """A verdict is never just true: read `.status` and the four lines.
