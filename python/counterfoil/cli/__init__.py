@@ -27,6 +27,7 @@ from counterfoil.cli import checkpoint
 from counterfoil.cli.attacks import attacks
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
+from counterfoil.cli.new import new
 from counterfoil.cli.options import (
     ERROR,
     REFUTED,
@@ -453,6 +454,7 @@ def _rehearse(recipe: str, spec: str, steps: int) -> list[Finding]:
 
 app.command()(attacks)
 app.command()(report)
+app.command()(new)
 
 
 def main() -> None:
