@@ -332,3 +332,19 @@ def test_what_was_flushed_survives_a_kill(tmp_path: Path) -> None:
     (resumed,) = [receipt for receipt in Record(path).receipts() if receipt.kind == "resume"]
     assert resumed.fields["reason"] == 1
     assert counterfoil.verify(path).integrity.startswith("intact;")
+
+
+def test_every_code_says_what_to_do_in_words_of_its_own() -> None:
+    """A code without a remedy would stand on the page of error codes with nothing to try."""
+    classes = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.CounterfoilError)
+    ]
+    remedies = [vars(each).get("remedy", "") for each in classes]
+    assert all(remedy.endswith(".") for remedy in remedies), [
+        each.code for each, remedy in zip(classes, remedies, strict=True) if not remedy
+    ]
+    assert len(set(remedies)) == len(classes)
+    for each in classes:
+        assert each.__doc__ and each.__doc__.splitlines()[0].endswith(".")
