@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower planted notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt bench-tolerance gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel deny clean
+.PHONY: help setup demo test test-rust test-python test-slow test-chain test-torch test-flower planted notebooks lint format bench bench-hash bench-ledger bench-torch bench-ranks bench-replay bench-hunt bench-tolerance gpu wasm ptx ptx-check sanitize fuzz mutants contracts wheel wheel-test docs deny clean
 
 PYTHON ?= python3
 # `make TORCH=cpu ...` takes the CPU build of torch from PyTorch's own index instead of PyPI's.
@@ -200,6 +200,12 @@ contracts: ## Compile the contracts anew and compare with the committed artifact
 
 wheel: dist/.wheel ## Build the wheel into dist/
 
+wheel-test: .venv/.extension ## Build the wheel twice, compare, use it without Rust in other Pythons, run the starter kit
+	$(BIN)/python tools/wheel_test.py
+
+docs: .venv/.documentation ## Build the documentation into target/site; a warning is an error
+	PYTHONPATH=python $(BIN)/python -m mkdocs build --strict
+
 deny: ## Licences, sources and advisories of the Rust dependencies (needs cargo-deny)
 	cargo deny check
 
@@ -240,6 +246,10 @@ clean: ## Remove .venv and everything built
 .venv/.extension: $(RUST_SOURCES) pyproject.toml .venv/.dependencies
 	@echo 'Compiling the extension (about three minutes the first time)'
 	@$(MATURIN) develop --release --quiet --uv
+	@touch $@
+
+.venv/.documentation: .venv/.extension
+	@$(UV) --quiet --requirements pyproject.toml --extra docs
 	@touch $@
 
 # Without rustup and the target for WebAssembly the pages that this wheel writes check nothing, as they say.
