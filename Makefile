@@ -203,7 +203,7 @@ wheel: dist/.wheel ## Build the wheel into dist/
 wheel-test: .venv/.extension ## Build the wheel twice, compare, use it without Rust in other Pythons, run the starter kit
 	$(BIN)/python tools/wheel_test.py
 
-docs: .venv/.documentation ## Build the documentation into target/site; a warning is an error
+docs: .venv/.extension ## Build the documentation into target/site; a warning is an error
 	PYTHONPATH=python $(BIN)/python -m mkdocs build --strict
 
 deny: ## Licences, sources and advisories of the Rust dependencies (needs cargo-deny)
@@ -227,7 +227,7 @@ clean: ## Remove .venv and everything built
 	@touch $@
 
 .venv/.dependencies: pyproject.toml | .venv/.python
-	@$(UV) --quiet --requirements pyproject.toml --extra dev --extra trainers --overrides tools/torch-later.txt
+	@$(UV) --quiet --requirements pyproject.toml --extra dev --extra docs --extra trainers --overrides tools/torch-later.txt
 	@if $(BIN)/python -c 'import torch' 2> /dev/null; then \
 		echo 'torch: using the one that is installed'; \
 	elif [ '$(TORCH)' = cpu ]; then \
@@ -246,10 +246,6 @@ clean: ## Remove .venv and everything built
 .venv/.extension: $(RUST_SOURCES) pyproject.toml .venv/.dependencies
 	@echo 'Compiling the extension (about three minutes the first time)'
 	@$(MATURIN) develop --release --quiet --uv
-	@touch $@
-
-.venv/.documentation: .venv/.extension
-	@$(UV) --quiet --requirements pyproject.toml --extra docs
 	@touch $@
 
 # Without rustup and the target for WebAssembly the pages that this wheel writes check nothing, as they say.
