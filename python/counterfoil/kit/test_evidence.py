@@ -56,3 +56,4 @@ def test_a_trainer_who_lies_with_a_valid_signature_is_refuted_by_replay(capsys):
     assert counterfoil.verify("runs/liar", signer=signer).status == "verified"
     assert verify.main("runs/liar", f"{LIE_AT - 3}:{LIE_AT + 3}") == 3
     assert f"refuted by replay at step {LIE_AT}" in capsys.readouterr().out
+    assert f"step {LIE_AT}: " in str(counterfoil.diff("runs/1", "runs/liar")).splitlines()[0]

@@ -16,7 +16,7 @@ def train(folder, lie=None):
     """Records a run; `lie` gets the optimiser, to do what the receipts do not say."""
     with counterfoil.Run.create(folder, spec=recipe.SPEC, recipe=recipe.__file__) as run:
         model, optimizer, step = recipe.recipe(run.spec)
-        recorder = run.attach(model, optimizer, every=1, checkpoint_every=20)
+        recorder = run.attach(model, optimizer, every=1, checkpoint_every=1)
         if lie:
             lie(optimizer)
         epochs = itertools.repeat(run.batches(recipe.batches(run.spec)))

@@ -76,7 +76,8 @@ def test_the_training_script_is_short_and_the_kit_is_clean(kit: Path) -> None:
         ["format", "--check"],
     ):
         result = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=110", kit],
+            [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=110", "."],
+            cwd=kit,
             capture_output=True,
             text=True,
             check=False,
