@@ -26,7 +26,7 @@ from counterfoil.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\((\.\./[^)#\s]*)(#[^)\s]*)?\)")
-SUBMODULES = ("torch", "flower", "interop", "merkle", "storage")
+SUBMODULES = ("torch", "alignment", "report", "flower", "interop", "merkle", "storage")
 
 
 def on_config(config: Any) -> Any:

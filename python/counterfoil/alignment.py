@@ -24,6 +24,22 @@ from counterfoil.records import Salted
 from counterfoil.run import Run, place
 from counterfoil.verify import verify
 
+__all__ = [
+    "Answer",
+    "Collected",
+    "Pair",
+    "answers",
+    "check",
+    "collect",
+    "collected",
+    "overlap",
+    "pin",
+    "record_evaluation",
+    "record_output",
+    "record_release",
+    "sign_preferences",
+]
+
 
 @dataclass(frozen=True)
 class Pair:
