@@ -49,7 +49,7 @@ setup: .venv/.extension ## Make .venv, install the dependencies, compile the ext
 demo: .venv/.extension ## The main job in miniature: record, anchor, verify, refute two kinds of lie
 	@$(BIN)/counterfoil demo
 
-test: test-rust test-python notebooks ## All tests: Rust, Python, notebooks
+test: test-rust test-python ## All quick tests: Rust and Python
 
 test-rust: ## Tests of the core and the development chain
 	cargo test --workspace --exclude counterfoil-python --quiet
