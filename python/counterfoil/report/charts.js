@@ -47,7 +47,9 @@ function curveChart(chart, width, places) {
   const drawn = shape("svg", {
     viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": `${chart.name} by ${chart.unit}`,
   });
-  for (const value of ticks(low, high, 4)) {
+  // The distance of the largest numbers is infinite, and has no ticks.
+  const levels = ticks(low, high, 4);
+  for (const value of levels.length > 0 ? levels : [low, high]) {
     drawn.append(shape("line", { class: "tick", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }));
     drawn.append(shape("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, label(value)));
   }

@@ -106,8 +106,9 @@ function showReceipts(report, places, chosen = null) {
   }
   const broken = listed.findIndex((lane) => places.some((place) => isIn(place, lane)));
   const at = chosen ?? Math.max(broken, 0);
-  const columns = [["#", "number"], ["kind", ""], ["step", "number"], ["remarks", "wrap"], ["self-declared time", ""]];
   const lane = listed[at];
+  const unit = lane.rows.some(([, kind]) => kind === "round") ? "round" : "step";
+  const columns = [["#", "number"], ["kind", ""], [unit, "number"], ["remarks", "wrap"], ["self-declared time", ""]];
   const choice = chooser("lane", "Ledger", listed.map(laneName), at, (next) => showReceipts(report, places, next));
   fill(
     "receipts",

@@ -87,4 +87,8 @@ def test_nothing_but_the_package_is_in_the_wheel(python: Path, tmp_path: Path) -
     assert {name.split("/")[0].split("-")[0] for name in names} == {"counterfoil"}
     assert "counterfoil/py.typed" in names
     assert "counterfoil/_native.pyi" in names
+    assert {"counterfoil/report/template.html", "counterfoil/report/style.css"} <= set(names)
+    verifier = ROOT / "python/counterfoil/report/verifier.wasm"
+    if verifier.exists() and verifier.stat().st_mtime < wheel.stat().st_mtime:
+        assert "counterfoil/report/verifier.wasm" in names
     assert not [name for name in names if "__pycache__" in name]
