@@ -21,7 +21,7 @@ from counterfoil.report.environment import settings
 from counterfoil.report.ledgers import anchors, lanes
 from counterfoil.report.page import render
 from counterfoil.report.reading import walk
-from counterfoil.report.series import curves
+from counterfoil.report.series import curves, evaluations
 from counterfoil.report.tensors import states
 from counterfoil.verify import Verdict, judgement, verify
 
@@ -94,6 +94,7 @@ def write_report(
         "lanes": lanes(record, walked),
         "anchors": anchors(record),
         "curves": curves(record, walked),
+        "evaluations": evaluations(record, walked),
         "states": states(record, walked),
         "settings": settings(record, walked),
     }

@@ -101,6 +101,10 @@ def _remark(seen: Seen, lane: Lane) -> str:
     flags = seen.fields.get("flags", 0) if seen.receipt.kind == "step" else 0
     told = {1: "skipped", 2: "not replayable", 4: "hashed by the CPU"}
     remarks = [text for bit, text in told.items() if flags & bit]
+    # An evaluation, a release, an answer or a replay names the receipt that it is of.
+    for of in (name.removesuffix("Worker") for name in seen.fields if name.endswith("Worker")):
+        worker, lane_of, at = (seen.fields.get(f"{of}{part}") for part in ("Worker", "Lane", "Sequence"))
+        remarks += [] if at is None else [f"of receipt {at} of {str(worker)[:8]}… lane {lane_of}"]
     if _is_abandoned(seen, lane):
         remarks.append("abandoned by a resume")
     return ", ".join(remarks)

@@ -5,6 +5,7 @@ const shown = { places: [], verdict: null, asked: report.judgement, isDisputed: 
 
 function drawRecord() {
   showCurves(report.curves, shown.places);
+  showEvaluations(report, shown.places);
   showTimeline(report, shown.places);
   showAnchors(report, shown.places);
   showReceipts(report, shown.places);

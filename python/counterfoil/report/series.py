@@ -1,4 +1,4 @@
-"""Curves of what a run logged, and of the norms of stored gradients."""
+"""Curves of what a run logged and of the norms of stored gradients, and what evaluations measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from counterfoil.report.reading import Lane
 
 POINTS = 2000
 """Points of a curve at most."""
-_NAMES, _LANES, _TOLD = 12, 6, 5
+_NAMES, _LANES, _TOLD, _EVALUATIONS = 12, 6, 5, 100
 _READ = 1 << 30
 _FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _NORM = re.compile("grad.*norm|norm.*grad", re.IGNORECASE)
@@ -79,6 +79,30 @@ def curves(record: Record, lanes: list[Lane]) -> dict[str, Any]:
         "normIsMetric": [name for name in names if _NORM.search(name)][:_NAMES],
         "normsUnread": unread,
     }
+
+
+def evaluations(record: Record, lanes: list[Lane]) -> dict[str, Any]:
+    """What evaluations measured: receipt, the receipt that they name, and their numbers."""
+    found = []
+    for lane in lanes:
+        for seen in lane.seen:
+            if seen.receipt.kind != "evaluation" or "evaluatedSequence" not in seen.fields:
+                continue
+            metrics = seen.opened(record).get("metrics")
+            values = {} if metrics is None else metrics.scalars()
+            found.append(
+                {
+                    "worker": lane.worker,
+                    "lane": lane.lane,
+                    "position": seen.position,
+                    "ofWorker": seen.fields["evaluatedWorker"],
+                    "ofLane": seen.fields["evaluatedLane"],
+                    "ofReceipt": seen.fields["evaluatedSequence"],
+                    "values": [[name, str(value)] for name, value in values.items()][:_NAMES],
+                    "leftOut": len(values) - min(len(values), _NAMES),
+                }
+            )
+    return {"listed": found[:_EVALUATIONS], "leftOut": len(found) - min(len(found), _EVALUATIONS)}
 
 
 def _chart(name: str, series: list[dict[str, Any]], unit: str, measure: str) -> dict[str, Any]:

@@ -69,6 +69,25 @@ function showAnchors(report, places) {
   fill("anchors", table("Anchors", columns, rows, leftOut), element("p", { class: "small" }, note));
 }
 
+function showEvaluations(report, places) {
+  const { listed, leftOut } = report.evaluations;
+  if (listed.length === 0) return;
+  const columns = [["evaluation", ""], ["of", ""], ["measured", "wrap"]];
+  const rows = listed.map((each) => {
+    const values = each.values.map(([name, value]) => `${name}: ${value}`).join(", ") || "not opened";
+    return {
+      key: `evaluation ${each.position}`,
+      bad: places.some((place) => isIn(place, each) && place.receipt === each.position),
+      cells: [
+        `receipt ${each.position} of ${laneName(each)}`,
+        `receipt ${each.ofReceipt} of ${short(each.ofWorker)} lane ${each.ofLane}`,
+        each.leftOut > 0 ? `${values} and ${count(each.leftOut)} more` : values,
+      ],
+    };
+  });
+  fill("evaluations", element("h3", {}, "Evaluations"), table("Evaluations", columns, rows, leftOut));
+}
+
 function receiptRows(lane, places) {
   const own = places.filter((place) => isIn(place, lane) && place.receipt !== null);
   const told = (position) => own.filter((place) => place.receipt === position).map((place) => place.what || place.edge.edge);

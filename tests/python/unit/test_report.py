@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import counterfoil
-from counterfoil import Record, Run, cli, commit_tensors
+from counterfoil import Record, Run, alignment, cli, commit_tensors
 from counterfoil.errors import Refuted
 from counterfoil.report import embedded, ledgers, page, series, tensors, write_report
 from counterfoil.report.reading import walk
@@ -324,6 +324,34 @@ def test_each_lane_has_its_contributor(tmp_path: Path) -> None:
     assert dict(listed[other.address, 1]["kinds"])["step"] == 2
     (owner,) = (each for place, each in listed.items() if place[0] != other.address)
     assert (owner["keys"], dict(owner["kinds"])["step"], owner["role"]) == ([], 1, "worker")
+
+
+def test_evaluations_are_told_with_their_checkpoint(tmp_path: Path) -> None:
+    """A number without the checkpoint that it was measured of, or a curve through numbers of different ones."""
+    evaluator = counterfoil.Key.generate()
+    with Run.create(tmp_path / "run") as run:
+        run.record_step(1, {"metrics": commit_tensors({"loss": 1.0}, keep=True)})
+        run.record_checkpoint(1, {"parameters": run.store({"w": np.float32(1)})})
+        owner = run.worker
+    checkpoint = next(each for each in Record(run.path).receipts() if each.kind == "checkpoint")
+    with Run.join(run.path, lane=7, key=evaluator, observes=True) as observing:
+        measured = {"accuracy": 0.875, HOSTILE: 1.0}
+        alignment.record_evaluation(
+            observing,
+            checkpoint,
+            held_out=commit_tensors({"content": np.zeros((2, 32), np.uint8)}),
+            metrics=measured,
+        )
+    record, lanes = walked(run.path)
+    (found,) = series.evaluations(record, lanes)["listed"]
+    assert (found["worker"], found["lane"]) == (evaluator.address, 7)
+    assert (found["ofWorker"], found["ofLane"], found["ofReceipt"]) == (owner, 0, checkpoint.sequence)
+    assert sorted(found["values"]) == sorted([["accuracy", "0.875"], [HOSTILE, "1.0"]])
+    assert [chart["name"] for chart in series.curves(record, lanes)["metrics"]] == ["loss"]
+    listed = ledgers.lanes(record, lanes)["listed"]
+    (row,) = (row for lane in listed for row in lane["rows"] if row[1] == "evaluation")
+    assert row[4] == f"of receipt {checkpoint.sequence} of {owner[:8]}… lane 0"
+    assert next(lane for lane in listed if lane["lane"] == 7)["role"] == "observer"
 
 
 def test_no_script_or_style_ends_its_own_element() -> None:
