@@ -39,9 +39,13 @@ pub(crate) fn main() {
         assert!(honest.torn_before_whole > 0, "the disk lost too little to tell");
     }
 
-    let planted = kill_often(folder.path(), &library, 20, every, false);
-    println!("crash: planted, synchronising does nothing: {planted}");
-    assert!(planted.lost > 0, "a disk that keeps nothing was not noticed");
+    // On a busy machine the first children may be killed before they have called anything durable.
+    let is_noticed = [20, 80, 320].into_iter().any(|kills| {
+        let planted = kill_often(folder.path(), &library, kills, every, false);
+        println!("crash: planted, synchronising does nothing: {planted}");
+        planted.lost > 0
+    });
+    assert!(is_noticed, "a disk that keeps nothing was not noticed");
 
     let begun = Instant::now();
     let faults = fail_each_call(folder.path(), &library, every);
