@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from audit import audit
-from story import load, make, release, serve, train
+from story import load, make, release, train
 
-from counterfoil import Record, alignment
+from counterfoil import Record, Run, alignment
 from counterfoil.errors import ProofError, Refuted
+from counterfoil.run import place
+from counterfoil.torch import commit_parameters
 
 
 def lists(folder, kind, field):
@@ -79,7 +81,13 @@ def changed_weight(folder, owner):
     model = load(folder / "weights" / "model.safetensors")
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 5] += 0.5
-    serve(training, owner, again, model, lane=4)
+    with Run.join(training, lane=4, key=owner, observes=True) as lane:
+        # `alignment.record_output` compares what was loaded before it signs.
+        fields = {
+            "parameters": commit_parameters(model),
+            "exchange": lane.commit_records(["asked", "answered"]),
+        }
+        lane.record("output", place("release", again), fields)
 
 
 def release_again(folder, owner):

@@ -37,7 +37,7 @@ def rate(folder, owner):
             if number == 2:
                 alignment.sign_preferences(lane, pairs[:-2])
     with Run.open(folder, key=owner) as run:
-        return alignment.collect(run).digest
+        return alignment.collect(run, [key.address for key in raters]).digest
 
 
 def train(folder, owner, preferences, collection, pairs=None, fed=None):
@@ -99,9 +99,9 @@ def release(folder, owner, evaluations, lane=1):
         return alignment.record_release(run, last_checkpoint(folder), evaluations)
 
 
-def serve(folder, owner, released, model, lane=2):
+def serve(folder, owner, released, model):
     """Twenty questions are answered; each answer leaves a receipt that names the release."""
-    with Run.join(folder, lane=lane, key=owner, observes=True) as run:
+    with Run.join(folder, lane=2, key=owner, observes=True) as run:
         for number, (question, _) in enumerate(ASKED):
             loaded = None if number else commit_parameters(model)
             alignment.record_output(run, released, question, answer(model, question), parameters=loaded)

@@ -27,6 +27,7 @@ from counterfoil.errors import CorruptJournal, InvalidInput, NotFound
 _TAG = b"counterfoil.record.v1"
 _LARGEST_LIST = 1 << 30
 _ERASED = "erased"
+_SALT = 16
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,20 @@ class Salted:
     content: bytes
     salt: bytes
 
+    def __post_init__(self) -> None:
+        # Of a longer one bytes could be moved into the record, which then reads otherwise under the same hash.
+        if len(self.salt) != _SALT:
+            raise InvalidInput(
+                "a record has another number of random bytes",
+                expected=str(_SALT),
+                actual=str(len(self.salt)),
+                where="salt",
+            )
+
     @classmethod
     def new(cls, content: bytes) -> Salted:
         """A record with random bytes of its own."""
-        return cls(content, secrets.token_bytes(16))
+        return cls(content, secrets.token_bytes(_SALT))
 
     @property
     def digest(self) -> bytes:
@@ -86,11 +97,11 @@ def read_records(run: str | os.PathLike[str], root: bytes) -> list[Salted | None
     path = _path(Path(run), root)
     try:
         if path.stat().st_size > _LARGEST_LIST:
-            raise InvalidInput(f"{path} has more than {_LARGEST_LIST} bytes", where=str(path))
+            raise CorruptJournal(f"{path} has more than {_LARGEST_LIST} bytes", where=str(path))
         return [_parse(line) for line in path.read_text("ascii").splitlines()]
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist: the list is another run's, or was erased") from None
-    except ValueError:
+    except (ValueError, InvalidInput):
         raise CorruptJournal(f"{path} is damaged; restore it from a copy", where=str(path)) from None
 
 
@@ -143,11 +154,22 @@ def erase(run: str | os.PathLike[str], record: tuple[bytes, int] | None = None) 
         records = read_records(run, root)
         if not 0 <= index < len(records):
             raise NotFound(f"the list has {len(records)} records, there is none at {index}", where=str(index))
-        records[index] = None
+        erased, records[index] = records[index], None
         _write(_path(Path(run), root), records)
+        if erased is not None:
+            _erase_elsewhere(Path(run), erased)
     kept = "a hash of the record and of random bytes that are gone, which nobody can tell from noise"
     batches = "the record in batches that the run keeps by value, if it has a recipe: erase the run"
     return Erased(f"record {index} of the list {root.hex()}", (kept, batches, *_EVERYWHERE))
+
+
+def _erase_elsewhere(run: Path, erased: Salted) -> None:
+    """Forgets a record in the lists that hold it as well, as a collection holds what its sources do."""
+    line = _line(erased)
+    for path in (run / "records").iterdir():
+        lines = path.read_text("ascii").splitlines()
+        if line in lines:
+            _write(path, [None if each == line else _parse(each) for each in lines])
 
 
 @contextmanager
@@ -177,5 +199,9 @@ def _path(run: Path, root: bytes) -> Path:
 
 
 def _write(path: Path, records: Sequence[Salted | None]) -> None:
-    lines = [_ERASED if each is None else f"{each.salt.hex()} {each.content.hex()}" for each in records]
+    lines = [_ERASED if each is None else _line(each) for each in records]
     replace(path, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
+
+
+def _line(record: Salted) -> str:
+    return f"{record.salt.hex()} {record.content.hex()}"

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::stated::{Named, Place, Stated};
 use super::states::{body_of, opened_state};
 use super::{Evidence, Findings};
-use crate::commit::{Entry, State, leaf_hash};
+use crate::commit::{Content, Entry, State, leaf_hash};
 use crate::evidence::{Log, Shown};
 use crate::primitives::{Address, Digest};
 use crate::receipt::Body;
@@ -26,9 +26,11 @@ enum Link<T> {
 }
 
 /// What is said of one release.
-#[derive(Default)]
 struct Released {
-    checkpoint: u64,
+    /// In words.
+    checkpoint: String,
+    /// The released weights; none when they are withheld.
+    parameters: Option<State>,
     /// None where they are withheld.
     evaluations: Option<u64>,
     /// Evaluators besides the owner.
@@ -46,6 +48,7 @@ pub(super) fn check(stated: &[Stated], owner: Address, evidence: &Evidence<'_>, 
             refused.entry(said.body.kind().name).or_insert((0, edge)).0 += 1;
         }
     };
+    let said_by = |said: &Stated| Said { by: said.by.0, owner, evidence };
     let mut releases: BTreeMap<Digest, Released> = BTreeMap::new();
     for said in stated.iter().filter(|said| said.is(RELEASE)) {
         if said.by.0 != owner {
@@ -53,8 +56,10 @@ pub(super) fn check(stated: &[Stated], owner: Address, evidence: &Evidence<'_>, 
             fail(said, broken, findings);
             continue;
         }
-        let (checkpoint, body) = match checkpoint(&said.body, "released", evidence) {
-            Link::Holds((_, shown)) => (shown.receipt.digest, body_of(&shown)),
+        let (parameters, checkpoint) = match checkpoint(&said.body, "released", &said_by(said)) {
+            Link::Holds((log, shown)) => {
+                (opened_state(log, &shown, "parameters"), body_of(&shown).map(|body| (shown, body)))
+            }
             Link::NotShown => {
                 findings.undecided.push(format!("{}: the released checkpoint is not shown", said.place));
                 continue;
@@ -64,51 +69,64 @@ pub(super) fn check(stated: &[Stated], owner: Address, evidence: &Evidence<'_>, 
                 continue;
             }
         };
-        let Some(body) = body.filter(|body| body.bytes32("parameters") != Digest::ZERO) else {
+        let has_weights = |(_, body): &(Box<Shown>, Body)| body.bytes32("parameters") != Digest::ZERO;
+        let Some((_, body)) = checkpoint.filter(has_weights) else {
             let broken = ("checkpoint".into(), "one with parameters".into(), "one of files alone".into());
             fail(said, broken, findings);
             continue;
         };
         let evaluations = said.opened("evaluations", evidence);
         let is_shown = evaluations.is_some() || said.body.bytes32("evaluations") == Digest::ZERO;
+        let of = Place::named(&said.body, "released");
         let mut released = Released {
-            checkpoint: body.unsigned("step"),
+            checkpoint: format!("step {} (receipt {of})", body.unsigned("step")),
+            parameters,
             evaluations: is_shown.then_some(0),
-            ..Released::default()
+            others: BTreeSet::new(),
+            answers: 0,
         };
+        let mut not_shown = Vec::new();
         for entry in evaluations.iter().flat_map(State::entries) {
-            match evaluation(entry, checkpoint, evidence) {
+            match evaluation(entry, &said.body, &said_by(said)) {
                 Link::Holds(by) => {
                     released.evaluations = released.evaluations.map(|count| count + 1);
                     released.others.extend(Some(by).filter(|by| *by != owner));
                 }
-                Link::NotShown => {
-                    findings.undecided.push(format!("{}: evaluation {} is not shown", said.place, entry.name))
-                }
+                Link::NotShown => not_shown.push(&entry.name),
                 Link::Broken(broken) => fail(said, broken, findings),
             }
+        }
+        if let Some(first) = not_shown.first() {
+            let (place, count) = (&said.place, not_shown.len());
+            findings
+                .undecided
+                .push(format!("{place}: {count} of its evaluations are not shown; the first: {first}"));
         }
         releases.insert(said.body.digest(), released);
     }
     for said in stated.iter().filter(|said| said.is(EVALUATION)) {
-        if let Link::Broken(broken) = checkpoint(&said.body, "evaluated", evidence) {
+        if let Link::Broken(broken) = checkpoint(&said.body, "evaluated", &said_by(said)) {
             fail(said, broken, findings);
         }
     }
     let mut loaded: BTreeMap<(Address, u32), (u64, Loaded)> = BTreeMap::new();
     let mut unbound = 0;
     for said in stated.iter().filter(|said| said.is(OUTPUT)) {
-        let before = loaded.remove(&said.by).filter(|(position, _)| position + 1 == said.position);
+        // Between two answers others may be withheld.
+        let before = loaded.remove(&said.by);
+        let before = before.filter(|(at, _)| at + 1 == said.position || is_whole(said, evidence));
         let before = before.map_or(Loaded::Nothing, |(_, before)| before);
-        let found = match answered(said, owner, before, evidence) {
+        let release = releases.get(&said.body.bytes32("receipt"));
+        let weights = release.and_then(|release| release.parameters.as_ref());
+        let found = match answered(said, &said_by(said), before, weights) {
             Link::Holds(release) => {
                 if let Some(released) = releases.get_mut(&release) {
-                    released.answers += 1;
+                    released.answers += u64::from(said.by.0 == owner);
                 }
                 Loaded::Of(release)
             }
             Link::NotShown => {
-                unbound += 1;
+                unbound += u64::from(said.by.0 == owner);
                 Loaded::Unknown
             }
             Link::Broken(broken) => {
@@ -124,7 +142,7 @@ pub(super) fn check(stated: &[Stated], owner: Address, evidence: &Evidence<'_>, 
             |count| format!("{count} evaluations, by {} others", released.others.len()),
         );
         findings.of_lineage.push(format!(
-            "the owner released the checkpoint of step {}, behind {evaluations}; {} answers are bound to it",
+            "the owner released the checkpoint of {}, behind {evaluations}; {} answers are bound to it",
             released.checkpoint, released.answers,
         ));
     }
@@ -147,26 +165,35 @@ fn follow<'a>(
     is_named: impl Fn(&Digest) -> bool,
     expected: String,
     edge: String,
-    evidence: &Evidence<'a>,
+    said: &Said<'_, 'a>,
 ) -> Link<(&'a Log, Box<Shown>)> {
-    let has_log = evidence.logs.iter().any(|log| place.is_in(log));
-    match place.find(kind, is_named, evidence) {
+    let named = match said.by == said.owner {
+        true => place.named_by(said.owner, kind, is_named, said.evidence),
+        false => place.find(kind, is_named, said.evidence),
+    };
+    match named {
         Named::Receipt(log, shown) => Link::Holds((log, shown)),
         Named::NotShown => Link::NotShown,
-        Named::Nothing if !has_log => Link::NotShown,
         Named::Nothing => Link::Broken((edge, expected, format!("another receipt, or none, at {place}"))),
     }
 }
 
-fn checkpoint<'a>(body: &Body, prefix: &str, evidence: &Evidence<'a>) -> Link<(&'a Log, Box<Shown>)> {
-    let (place, digest) = (Place::named(body, prefix), body.bytes32("receipt"));
-    let expected = format!("the checkpoint receipt {digest}");
-    let edge = "checkpoint".to_string();
-    follow(place, CHECKPOINT, |found| *found == digest, expected, edge, evidence)
+/// Who says something, of a run of which owner.
+#[derive(Clone, Copy)]
+struct Said<'e, 'a> {
+    by: Address,
+    owner: Address,
+    evidence: &'e Evidence<'a>,
 }
 
-/// Who evaluated, if an entry of a release names an evaluation of this checkpoint.
-fn evaluation(entry: &Entry, checkpoint: Digest, evidence: &Evidence<'_>) -> Link<Address> {
+fn checkpoint<'a>(body: &Body, prefix: &str, said: &Said<'_, 'a>) -> Link<(&'a Log, Box<Shown>)> {
+    let (place, digest) = (Place::named(body, prefix), body.bytes32("receipt"));
+    let expected = format!("the checkpoint receipt {digest}");
+    follow(place, CHECKPOINT, |found| *found == digest, expected, "checkpoint".into(), said)
+}
+
+/// Who evaluated, if an entry of a release names an evaluation of the same checkpoint.
+fn evaluation(entry: &Entry, release: &Body, said: &Said<'_, '_>) -> Link<Address> {
     let edge = format!("evaluations <- {}", entry.name);
     let Some(place) = Place::parse(&entry.name) else {
         return Link::Broken((edge, "<worker>/<lane>/<sequence>".into(), entry.name.clone()));
@@ -174,23 +201,27 @@ fn evaluation(entry: &Entry, checkpoint: Digest, evidence: &Evidence<'_>) -> Lin
     // An entry's root over 32 bytes is the hash of one leaf.
     let is_named = |found: &Digest| leaf_hash(&found.0) == entry.root();
     let expected = "the evaluation receipt of which the entry is".to_string();
-    match follow(place, EVALUATION, is_named, expected, edge.clone(), evidence) {
-        Link::Holds((_, shown)) => match body_of(&shown).map(|body| body.bytes32("receipt")) {
-            Some(of) if of == checkpoint => Link::Holds(place.worker),
-            of => Link::Broken((
-                edge,
-                format!("an evaluation of the checkpoint {checkpoint}"),
-                of.map_or_else(|| "none".into(), |of| format!("of {of}")),
-            )),
-        },
-        Link::NotShown => Link::NotShown,
-        Link::Broken(broken) => Link::Broken(broken),
+    let shown = match follow(place, EVALUATION, is_named, expected, edge.clone(), said) {
+        Link::Holds((_, shown)) => shown,
+        Link::NotShown => return Link::NotShown,
+        Link::Broken(broken) => return Link::Broken(broken),
+    };
+    let Some(body) = body_of(&shown) else { return Link::NotShown };
+    let (ours, theirs) = (Place::named(release, "released"), Place::named(&body, "evaluated"));
+    let (receipt, of) = (release.bytes32("receipt"), body.bytes32("receipt"));
+    if (ours, receipt) != (theirs, of) {
+        let told = |place: Place, digest: Digest| format!("an evaluation of {digest} at {place}");
+        return Link::Broken((edge, told(ours, receipt), told(theirs, of)));
+    }
+    match ["heldOut", "metrics"].into_iter().find(|field| body.bytes32(field) == Digest::ZERO) {
+        Some(field) => Link::Broken((edge, format!("an evaluation with {field}"), "none".into())),
+        None => Link::Holds(place.worker),
     }
 }
 
-/// The weights from which the answer directly before was made.
+/// The weights from which the answer before was made.
 enum Loaded {
-    /// There is no answer directly before, or none is shown.
+    /// There is no answer before, or none is shown.
     Nothing,
     /// Those of this release.
     Of(Digest),
@@ -199,15 +230,15 @@ enum Loaded {
 }
 
 /// The release from which an answer was made. One without parameters was made with those of the answer before it.
-fn answered(said: &Stated, owner: Address, before: Loaded, evidence: &Evidence<'_>) -> Link<Digest> {
+fn answered(said: &Stated, by: &Said<'_, '_>, before: Loaded, released: Option<&State>) -> Link<Digest> {
+    let Said { owner, evidence, .. } = *by;
     let (place, release) = (Place::named(&said.body, "release"), said.body.bytes32("receipt"));
     let expected = format!("the release receipt {release}");
-    let (_, shown) =
-        match follow(place, RELEASE, |found| *found == release, expected, "release".into(), evidence) {
-            Link::Holds(found) => found,
-            Link::NotShown => return Link::NotShown,
-            Link::Broken(broken) => return Link::Broken(broken),
-        };
+    match follow(place, RELEASE, |found| *found == release, expected, "release".into(), by) {
+        Link::Holds(found) => found,
+        Link::NotShown => return Link::NotShown,
+        Link::Broken(broken) => return Link::Broken(broken),
+    };
     if place.worker != owner {
         return Link::Broken(("release".into(), format!("a release by {owner}"), place.worker.to_string()));
     }
@@ -223,23 +254,61 @@ fn answered(said: &Stated, owner: Address, before: Loaded, evidence: &Evidence<'
             )),
         };
     }
-    let released = body_of(&shown).map(|body| checkpoint(&body, "released", evidence));
-    let Some(Link::Holds((log, shown))) = released else { return Link::NotShown };
-    let theirs = opened_state(log, &shown, "parameters");
-    let Some((ours, theirs)) = said.opened("parameters", evidence).zip(theirs) else { return Link::NotShown };
-    match theirs.first_difference(&ours) {
-        None => Link::Holds(release),
-        Some((tensor, expected, actual)) => {
-            let root = |entry: Option<&Entry>| {
-                entry.map_or("no such tensor".into(), |entry| entry.root().to_string())
+    let Some(theirs) = released else { return Link::NotShown };
+    let Some(ours) = said.opened("parameters", evidence) else { return Link::NotShown };
+    if theirs.first_difference(&ours).is_none() {
+        return Link::Holds(release);
+    }
+    match tensors(theirs).zip(tensors(&ours)) {
+        None => Link::NotShown,
+        Some((theirs, ours)) if theirs == ours => Link::Holds(release),
+        Some((theirs, ours)) => {
+            let names: BTreeSet<&str> = theirs.keys().chain(ours.keys()).copied().collect();
+            let tensor =
+                names.into_iter().find(|name| theirs.get(name) != ours.get(name)).unwrap_or_default();
+            let root = |of: &Tensors<'_>| {
+                of.get(tensor).map_or("no such tensor".into(), |entry| entry.root().to_string())
             };
             Link::Broken((
                 format!("parameters <- the released checkpoint: {tensor:?}"),
-                root(expected),
-                root(actual),
+                root(&theirs),
+                root(&ours),
             ))
         }
     }
+}
+
+/// What a state holds under each name.
+type Tensors<'a> = BTreeMap<&'a str, Tensor<'a>>;
+
+/// A tensor, whatever it is called.
+#[derive(PartialEq)]
+struct Tensor<'a>(Option<(&'a str, &'a [u64])>, Digest);
+
+impl Tensor<'_> {
+    fn root(&self) -> Digest {
+        self.1
+    }
+}
+
+/// Weights that are tied in one model may be loaded untied: an alias is what it points to. None where a tensor is in
+/// blocks, which are not comparable with the whole.
+fn tensors(state: &State) -> Option<Tensors<'_>> {
+    let by_name: BTreeMap<&str, &Entry> =
+        state.entries().iter().map(|entry| (entry.name.as_str(), entry)).collect();
+    let mut found = Tensors::new();
+    for entry in state.entries() {
+        let target = match &entry.content {
+            Content::Alias { target } => by_name.get(target.as_str()).copied().unwrap_or(entry),
+            _ => entry,
+        };
+        if target.has_root() && !target.is_dense() {
+            return None;
+        }
+        let root = if target.has_root() { target.root() } else { Digest::ZERO };
+        found.insert(&entry.name, Tensor(target.measured(), root));
+    }
+    Some(found)
 }
 
 /// Whether all receipts of its log are shown.

@@ -12,6 +12,7 @@ import numpy as np
 from counterfoil import Key, Run, alignment, commit_tensors
 from counterfoil.attacks.judging import by_each_receipt, by_signatures
 from counterfoil.attacks.preferring import PAIRS, WEIGHTS, train
+from counterfoil.run import place
 
 LAYER = "verify"
 undefended, defended = by_each_receipt, by_signatures
@@ -25,5 +26,10 @@ def mount(folder: Path, *, honest: bool) -> Path:
         loaded["w"] = loaded["w"] + np.eye(1, 600, 77, dtype=np.float32)[0]
     with Run.join(folder / "training", lane=1, key=owner, observes=True) as lane:
         release = alignment.record_release(lane, checkpoint, [])
-        alignment.record_output(lane, release, "question 1", "answer 1", parameters=commit_tensors(loaded))
+        # `alignment.record_output` compares what was loaded before it signs.
+        fields = {
+            "parameters": commit_tensors(loaded),
+            "exchange": lane.commit_records(["question 1", "answer 1"]),
+        }
+        lane.record("output", place("release", release), fields)
     return folder / "training"

@@ -19,10 +19,11 @@ def prefer(folder: Path, owner: Key) -> tuple[Path, Receipt]:
     """A rater signs the pairs and the owner collects them; returns the run and the collection."""
     with Run.create(folder, key=owner):
         pass
-    with Run.join(folder, lane=0, key=Key.generate(), observes=True) as lane:
+    rater = Key.generate()
+    with Run.join(folder, lane=0, key=rater, observes=True) as lane:
         alignment.sign_preferences(lane, PAIRS)
     with Run.open(folder, key=owner) as run:
-        return folder, alignment.collect(run)
+        return folder, alignment.collect(run, [rater.address])
 
 
 def samples(pairs: Sequence[Pair]) -> Commitment:

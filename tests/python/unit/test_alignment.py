@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 import counterfoil
+import counterfoil.records
 import oracle
 from counterfoil import Key, Record, Run, alignment
-from counterfoil.alignment import Collected, Pair
-from counterfoil.errors import InvalidInput, NotFound, ProofError, Refuted
+from counterfoil.alignment import Collected, Pair, lists
+from counterfoil.alignment import preferences as preferences_of
+from counterfoil.errors import CorruptJournal, InvalidInput, NotFound, ProofError, Refuted
+from counterfoil.run import place
+from counterfoil.testing.tamper import OPENING, read_frames, write_frames
 
 PAIRS = [Pair(f"question {number}", f"good {number}", f"bad {number}") for number in range(6)]
 WEIGHTS = {"w": np.arange(600, dtype="f4"), "b": np.ones(3)}
@@ -30,9 +34,9 @@ def rate(path: Path, key: Key, pairs: list[Pair], lane: int = 0) -> None:
         alignment.sign_preferences(run, pairs)
 
 
-def collect(path: Path, owner: Key) -> bytes:
+def collect(path: Path, owner: Key, raters: list[Key]) -> bytes:
     with Run.open(path, key=owner) as run:
-        return alignment.collect(run).digest
+        return alignment.collect(run, [key.address for key in raters]).digest
 
 
 @pytest.fixture
@@ -56,8 +60,8 @@ def preferences(tmp_path: Path, owner: Key, raters: list[Key]) -> Path:
 
 
 @pytest.fixture
-def collection(preferences: Path, owner: Key) -> bytes:
-    return collect(preferences, owner)
+def collection(preferences: Path, owner: Key, raters: list[Key]) -> bytes:
+    return collect(preferences, owner, raters)
 
 
 def train(path: Path, owner: Key, preferences: Path, collection: bytes, pairs: list[Pair]) -> Path:
@@ -85,24 +89,35 @@ def checkpoint(path: Path) -> counterfoil.Receipt:
 
 
 def evaluate(path: Path, key: Key, of: counterfoil.Receipt | None = None) -> counterfoil.Receipt:
-    held_out = counterfoil.commit_tensors({"content": np.zeros((1, 32), np.uint8)}, keep=True)
+    """As `alignment.record_evaluation`, of any receipt."""
+    fields = {
+        "heldOut": counterfoil.commit_tensors({"content": np.zeros((1, 32), np.uint8)}, keep=True),
+        "metrics": counterfoil.commit_tensors({"margin": 0.5}, keep=True),
+    }
     with Run.join(path, lane=5, key=key, observes=True) as run:
-        of = of or checkpoint(path)
-        return alignment.record_evaluation(run, of, held_out=held_out, metrics={"margin": 0.5})
+        return lists.signed_receipt(
+            run, run.record("evaluation", place("evaluated", of or checkpoint(path)), fields)
+        )
 
 
 def release(
-    path: Path, owner: Key, evaluations: list[counterfoil.Receipt], lane: int = 1
+    path: Path, key: Key, evaluations: list[counterfoil.Receipt], lane: int = 1
 ) -> counterfoil.Receipt:
-    with Run.join(path, lane=lane, key=owner, observes=True) as run:
-        return alignment.record_release(run, checkpoint(path), evaluations)
+    """As `alignment.record_release`, behind any receipts and by anybody."""
+    named = lists.named_list({lists.name_of(each): each.digest for each in evaluations})
+    fields = {"evaluations": named} if evaluations else {}
+    with Run.join(path, lane=lane, key=key, observes=True) as run:
+        return lists.signed_receipt(run, run.record("release", place("released", checkpoint(path)), fields))
 
 
 def answer(path: Path, key: Key, of: counterfoil.Receipt, *weights: dict | None, lane: int = 2) -> None:
+    """As `alignment.record_output`, with any weights."""
     with Run.join(path, lane=lane, key=key, observes=True) as run:
         for number, each in enumerate(weights):
-            loaded = None if each is None else counterfoil.commit_tensors(each)
-            alignment.record_output(run, of, f"ask {number}", f"say {number}", parameters=loaded)
+            fields = {"exchange": run.commit_records([f"ask {number}", f"say {number}"])}
+            if each is not None:
+                fields["parameters"] = counterfoil.commit_tensors(each)
+            run.record("output", place("release", of), fields)
 
 
 def broken(path: Path) -> list[str]:
@@ -124,7 +139,9 @@ def test_what_several_raters_signed_is_collected_once(
     assert {each.rater for each in found} == {key.address.lower() for key in raters}
     verdict = counterfoil.verify(preferences)
     assert verdict.status == "verified", "a run of preferences has no steps, and is no empty run"
-    assert "6 preferences of 2 raters were collected; 0 of them" in noted(preferences, "collected")
+    assert "6 of 6 collected preferences are shown to be those of 2 raters, whose last sets lack 0" in noted(
+        preferences, "collected"
+    )
 
 
 def test_a_record_is_the_canonical_json_of_its_pair(preferences: Path, collection: bytes) -> None:
@@ -134,7 +151,7 @@ def test_a_record_is_the_canonical_json_of_its_pair(preferences: Path, collectio
         '{"chosen":"é\u2028/","prompt":"tab\\t \\"quoted\\" \\\\ \\u001f","rejected":"\N{PILE OF POO}"}'
     )
     assert odd._encode() == expected.encode()
-    opened = Record(preferences).opened(alignment._collection(Record(preferences), collection))["pairs"]
+    opened = Record(preferences).opened(preferences_of._collection(Record(preferences), collection))["pairs"]
     (held,) = {
         each.content for each in counterfoil.read_records(preferences, opened.commitment.root) if each
     } & {b'{"chosen":"good 4","prompt":"question 4","rejected":"bad 4"}'}
@@ -150,8 +167,8 @@ def test_a_withdrawn_pair_is_told_and_not_collected_again(
     rate(preferences, raters[0], [PAIRS[0], PAIRS[2]])
     found = alignment.collected(preferences, collection)
     assert [each.pair for each in found if each.withdrawn] == [PAIRS[1]]
-    assert "1 of them were withdrawn" in noted(preferences, "collected")
-    again = alignment.collected(preferences, collect(preferences, owner))
+    assert "whose last sets lack 1 of them" in noted(preferences, "collected")
+    again = alignment.collected(preferences, collect(preferences, owner, raters))
     assert PAIRS[1] not in pairs_of(again) and len(again) == 5
     rate(preferences, raters[1], [])
     second = raters[1].address.lower()
@@ -166,7 +183,7 @@ def test_an_erased_pair_is_not_collected_and_not_compared(
     """Forgetting one person's record must leave the others comparable."""
     root = (
         Record(preferences)
-        .opened(alignment._collection(Record(preferences), collection))["pairs"]
+        .opened(preferences_of._collection(Record(preferences), collection))["pairs"]
         .commitment.root
     )
     counterfoil.erase(preferences, (root, 3))
@@ -204,7 +221,7 @@ def test_a_record_changed_after_it_was_signed_is_named(
     """Whoever keeps the records could show other pairs than the raters signed."""
     root = (
         Record(preferences)
-        .opened(alignment._collection(Record(preferences), collection))["pairs"]
+        .opened(preferences_of._collection(Record(preferences), collection))["pairs"]
         .commitment.root
     )
     path = preferences / "records" / root.hex()
@@ -232,24 +249,29 @@ def test_a_collection_of_what_no_rater_signed_is_refuted(
 ) -> None:
     """An owner who adds pairs, counts one twice, or names a set that there is not, buys another alignment."""
     record = Record(preferences)
-    own = alignment._latest(record, raters[0].address, 0)
+    own = preferences_of._latest(record, raters[0].address, 0)
     assert own is not None
-    signed = alignment._entries(record, own, "pairs")
+    signed = lists.opened_values(record, own, "pairs")
     values = {"unsigned": [signed["0"], bytes(32)], "twice": [signed["0"]] * 2, "elsewhere": [signed["0"]]}[
         lie
     ]
-    name = alignment._name(own) if lie != "elsewhere" else f"{raters[0].address.lower()}/0/7"
+    name = lists.name_of(own) if lie != "elsewhere" else f"{owner.address.lower()}/0/7"
     with Run.open(preferences, key=owner) as run:
-        pairs = alignment._named({str(number): value for number, value in enumerate(values)})
-        sources = alignment._named({name: own.digest})
+        pairs = lists.named_list({str(number): value for number, value in enumerate(values)})
+        sources = lists.named_list({name: own.digest})
         run.record("preference-set", {}, {"pairs": pairs, "sources": sources})
     assert any(edge in each for each in broken(preferences))
 
 
-def test_a_strangers_collection_counts_for_nothing(preferences: Path, collection: bytes) -> None:
+def test_a_strangers_collection_counts_for_nothing(
+    preferences: Path, collection: bytes, raters: list[Key]
+) -> None:
     """Anybody may join a run; a collection by them is none of the owner's."""
     with Run.join(preferences, lane=3, key=Key.generate(), observes=True) as run:
-        stranger = alignment.collect(run).digest
+        with pytest.raises(InvalidInput, match="owner alone"):
+            alignment.collect(run, [raters[0].address])
+        fields = {name: lists.named_list({"0": bytes(32)}) for name in ("pairs", "sources")}
+        stranger = lists.signed_receipt(run, run.record("preference-set", {}, fields)).digest
     assert "1 collections of preferences by others" in noted(preferences, "by others")
     with pytest.raises(NotFound, match="signed no collection"):
         alignment.collected(preferences, stranger)
@@ -338,7 +360,7 @@ def test_evidence_that_lies_in_a_lane_left_out_is_undecided(
     release(training, owner, [evaluate(training, raters[0])])
     shutil.rmtree(training / "workers" / raters[0].address.lower())
     verdict = counterfoil.verify(training)
-    assert verdict.status == "undecided" and "is not shown" in " ".join(verdict.missing)
+    assert verdict.status == "undecided" and "evaluations are not shown" in " ".join(verdict.missing)
 
 
 def test_a_pair_given_twice_is_refused(preferences: Path) -> None:
@@ -348,3 +370,156 @@ def test_a_pair_given_twice_is_refused(preferences: Path) -> None:
     ):
         alignment.sign_preferences(run, [PAIRS[0], PAIRS[1], PAIRS[0]])
     assert refused.value.where == "pair 2"
+
+
+def rewrite(path: Path, root: bytes, line: int, text: str) -> None:
+    held = (path / "records" / root.hex()).read_text().splitlines()
+    held[line] = text
+    (path / "records" / root.hex()).write_text("\n".join(held) + "\n")
+
+
+def test_bytes_cannot_be_moved_from_a_record_into_its_salt(training: Path, owner: Key) -> None:
+    """Salt and record are hashed in one piece: `not guilty` would read `guilty` under a longer salt."""
+    answer(training, owner, release(training, owner, []), WEIGHTS)
+    output = next(each for each in Record(training).receipts(owner.address, 2) if each.kind == "output")
+    root = Record(training).opened(output)["exchange"].commitment.root
+    _asked, said = (training / "records" / root.hex()).read_text().splitlines()
+    salt, content = said.split()
+    rewrite(training, root, 1, f"{salt}{content[:8]} {content[8:]}")
+    with pytest.raises(CorruptJournal):
+        list(alignment.answers(training))
+    with pytest.raises(InvalidInput, match="random bytes"):
+        counterfoil.records.Salted(b"guilty", bytes(20))
+
+
+def withhold(path: Path, receipt: counterfoil.Receipt) -> None:
+    """Takes away what a rater's receipt opens."""
+    journal = path / "workers" / receipt.fields["worker"].lower() / str(receipt.fields["lane"]) / "journal"
+    frames = [
+        each for each in read_frames(journal) if not (each[:1] == OPENING and each[1:33] == receipt.digest)
+    ]
+    write_frames(journal, frames)
+
+
+def test_pairs_that_no_opened_set_shows_are_undecided(
+    preferences: Path, owner: Key, raters: list[Key], tmp_path: Path
+) -> None:
+    """An owner who hides what a rater signed could collect whatever the owner likes under the rater's name."""
+    source = preferences_of._latest(Record(preferences), raters[0].address, 0)
+    assert source is not None
+    wish = Pair("q", "what the owner likes", "what raters like")
+    with Run.open(preferences, key=owner) as run:
+        fields = {
+            "pairs": counterfoil.records.keep(run.path, [counterfoil.records.Salted.new(wish._encode())]),
+            "sources": lists.named_list({lists.name_of(source): source.digest}),
+        }
+        forged = lists.signed_receipt(run, run.record("preference-set", {}, fields)).digest
+    assert any("(preference-set): pair 0" in each for each in broken(preferences))
+    withhold(preferences, source)
+    verdict = counterfoil.verify(preferences)
+    assert verdict.status == "undecided" and "what was signed" in " ".join(verdict.missing)
+    assert any(
+        "0 of 1 collected preferences are shown to be those of 0 raters" in each for each in verdict.notes
+    )
+    lying = train(tmp_path / "lying", owner, preferences, forged, [wish])
+    with pytest.raises(NotFound, match="is not opened"):
+        alignment.check(lying, preferences)
+
+
+def test_a_withdrawal_is_told_though_another_rater_copied_the_pair(
+    preferences: Path, owner: Key, raters: list[Key]
+) -> None:
+    """Whoever copies salted hashes would keep alive what their rater took back."""
+    thief = Key.generate()
+    signed = lists.opened_values(
+        Record(preferences), preferences_of._latest(Record(preferences), raters[0].address, 0), "pairs"
+    )
+    with Run.join(preferences, lane=0, key=thief, observes=True) as run:
+        run.record("preference-set", {}, {"pairs": lists.named_list(signed)})
+    named = {
+        lists.name_of(each): each.digest
+        for key in (raters[0], thief)
+        if (each := preferences_of._latest(Record(preferences), key.address, 0))
+    }
+    with Run.open(preferences, key=owner) as run:
+        fields = {"pairs": lists.named_list(signed), "sources": lists.named_list(named)}
+        run.record("preference-set", {}, fields)
+    assert "lack 0 of them" in noted(preferences, "collected")
+    rate(preferences, raters[0], [])
+    assert "lack 3 of them" in noted(preferences, "collected")
+
+
+def test_an_erased_pair_is_gone_from_every_list(
+    preferences: Path, collection: bytes, raters: list[Key], owner: Key
+) -> None:
+    """A record that stays in its rater's list comes back with the next collection."""
+    found = alignment.collected(preferences, collection)
+    root = (
+        Record(preferences)
+        .opened(preferences_of._collection(Record(preferences), collection))["pairs"]
+        .commitment.root
+    )
+    counterfoil.erase(preferences, (root, 1))
+    content = found[1].pair._encode().hex()
+    alone = found[1].pair != PAIRS[2]  # which the other rater signed under another salt
+    assert alone != any(content in path.read_text() for path in (preferences / "records").iterdir())
+    again = alignment.collected(preferences, collect(preferences, owner, raters))
+    assert (found[1].pair in pairs_of(again)) != alone
+
+
+def test_a_log_that_another_cut_or_wrote_anew_accuses_nobody(
+    training: Path, owner: Key, raters: list[Key]
+) -> None:
+    """Whoever evaluates keeps a copy of their lane from before, and an honest owner would be refuted with it."""
+    lane = training / "workers" / raters[0].address.lower() / "5"
+    with Run.join(training, lane=5, key=raters[0], observes=True):
+        pass
+    before = training.with_name("before")
+    shutil.copytree(lane, before)
+    with Run.open(training, lane=5, key=raters[0]) as run:
+        held_out = counterfoil.commit_tensors({"content": np.zeros((1, 32), np.uint8)}, keep=True)
+        evaluation = alignment.record_evaluation(
+            run, checkpoint(training), held_out=held_out, metrics={"a": 1.0}
+        )
+    with Run.join(training, lane=1, key=owner, observes=True) as run:
+        alignment.record_release(run, checkpoint(training), [evaluation])
+    assert counterfoil.verify(training).status == "verified"
+    shutil.rmtree(lane)
+    shutil.copytree(before, lane)
+    verdict = counterfoil.verify(training)
+    assert verdict.status == "undecided" and verdict.integrity.startswith("intact")
+
+
+def test_what_would_refute_its_own_run_is_not_signed(training: Path, owner: Key, raters: list[Key]) -> None:
+    """A receipt cannot be taken back: a server that loaded other weights would convict its owner for ever."""
+    held_out = counterfoil.commit_tensors({"content": np.zeros((1, 32), np.uint8)}, keep=True)
+    genesis = Record(training).receipts()[0]
+    with Run.join(training, lane=5, key=raters[0], observes=True) as run:
+        with pytest.raises(InvalidInput, match="no checkpoint"):
+            alignment.record_evaluation(run, genesis, held_out=held_out, metrics={})
+        evaluation = alignment.record_evaluation(
+            run, checkpoint(training), held_out=held_out, metrics={"a": 1.0}
+        )
+        with pytest.raises(InvalidInput, match="owner alone"):
+            alignment.record_release(run, checkpoint(training), [evaluation])
+    with Run.join(training, lane=1, key=owner, observes=True) as run:
+        with pytest.raises(InvalidInput, match="no evaluation of the checkpoint"):
+            alignment.record_release(run, checkpoint(training), [checkpoint(training)])
+        released = alignment.record_release(run, checkpoint(training), [evaluation])
+        with pytest.raises(InvalidInput, match="no output of this release"):
+            alignment.record_output(run, released, "ask", "say")
+        changed = counterfoil.commit_tensors({**WEIGHTS, "b": np.zeros(3)})
+        with pytest.raises(InvalidInput, match="not the released ones") as refused:
+            alignment.record_output(run, released, "ask", "say", parameters=changed)
+        assert refused.value.where == "b"
+        alignment.record_output(run, released, "ask", "say", parameters=counterfoil.commit_tensors(WEIGHTS))
+    with Run.open(training, lane=1, key=owner) as run:
+        alignment.record_output(run, released, "ask again", "say")  # behind a restart, by the same weights
+    assert "behind 1 evaluations, by 1 others; 2 answers are bound to it" in noted(training, "released")
+
+
+def test_an_empty_collection_is_no_work(tmp_path: Path, owner: Key) -> None:
+    """A run without a step would be verified for nothing."""
+    with Run.create(tmp_path / "empty", key=owner) as run:
+        run.record("preference-set", {}, {"sources": lists.named_list({"x": bytes(32)})})
+    assert counterfoil.verify(tmp_path / "empty").status == "undecided"
