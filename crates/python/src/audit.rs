@@ -86,6 +86,7 @@ impl Record {
         keys.map(|(worker, key)| (worker.to_checksum(None), key.to_checksum(None))).collect()
     }
 
+    /// The recipe's files by their paths inside it; empty without a recipe.
     #[getter]
     fn recipe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let files = PyDict::new(py);
@@ -95,6 +96,7 @@ impl Record {
         Ok(files)
     }
 
+    /// What `recipe=` pins, `0x` and 64 hexadecimal digits; None without a recipe.
     #[getter]
     fn recipe_digest(&self, py: Python<'_>) -> PyResult<Option<String>> {
         enter(py, || self.0.recipe_digest()).map(|digest| digest.map(|digest| digest.to_string()))
@@ -107,6 +109,7 @@ impl Record {
         from_json(py, &serde_json::to_string(&records).expect("anchor records are plain data"))
     }
 
+    /// A lane's receipts in their order, lane 0 of the run's owner by default.
     #[pyo3(signature = (worker = None, lane = 0))]
     fn receipts(&self, py: Python<'_>, worker: Option<&str>, lane: u32) -> PyResult<Vec<Receipt>> {
         let log = self.log(py, worker, lane)?;
@@ -217,6 +220,7 @@ pub(crate) struct Opened(evidence::Opened);
 
 #[pymethods]
 impl Opened {
+    /// The state's entries, sorted by name.
     #[getter]
     fn entries(&self) -> Vec<Entry> {
         self.0.state.entries().iter().cloned().map(Entry).collect()

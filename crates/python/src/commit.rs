@@ -26,11 +26,13 @@ pub(crate) struct Entry(pub(crate) CoreEntry);
 
 #[pymethods]
 impl Entry {
+    /// Its name in the state.
     #[getter]
     fn name(&self) -> &str {
         &self.0.name
     }
 
+    /// `dense`, `absent`, `alias` or `sharded`.
     #[getter]
     fn kind(&self) -> &'static str {
         match self.0.content {
@@ -41,6 +43,7 @@ impl Entry {
         }
     }
 
+    /// Its tag, one of `counterfoil.DTYPES`; empty unless it has bytes.
     #[getter]
     fn dtype(&self) -> &str {
         match &self.0.content {
@@ -49,6 +52,7 @@ impl Entry {
         }
     }
 
+    /// Its dimensions.
     #[getter]
     fn shape(&self) -> Vec<u64> {
         match &self.0.content {
@@ -57,16 +61,19 @@ impl Entry {
         }
     }
 
+    /// Its bytes.
     #[getter]
     fn size(&self) -> u64 {
         self.0.size()
     }
 
+    /// The root over its chunks, 32 bytes.
     #[getter]
     fn root<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.root().as_slice())
     }
 
+    /// The tensor that an alias shares its storage with.
     #[getter]
     fn target(&self) -> Option<&str> {
         match &self.0.content {
@@ -108,11 +115,13 @@ impl Commitment {
 
 #[pymethods]
 impl Commitment {
+    /// What was hashed how: docs/format.md, section 3.
     #[getter]
     fn algorithm(&self) -> &'static str {
         self.commitment.kind.algorithm()
     }
 
+    /// `bytes` or `state`.
     #[getter]
     fn kind(&self) -> &'static str {
         match self.commitment.kind {
@@ -121,26 +130,31 @@ impl Commitment {
         }
     }
 
+    /// Bytes, of a state those of all entries.
     #[getter]
     fn size(&self) -> u64 {
         self.commitment.size
     }
 
+    /// Chunks, of a state entries.
     #[getter]
     fn count(&self) -> u64 {
         self.commitment.count
     }
 
+    /// The tree's root, 32 bytes.
     #[getter]
     fn root<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.commitment.root.as_slice())
     }
 
+    /// A state's entries, sorted by name; empty for bytes.
     #[getter]
     fn entries(&self) -> Vec<Entry> {
         self.state.iter().flat_map(|state| state.entries()).cloned().map(Entry).collect()
     }
 
+    /// What receipts sign: 32 bytes over algorithm, kind, count, size, root and blind.
     #[pyo3(signature = (blind = None))]
     fn digest<'py>(&self, py: Python<'py>, blind: Option<&[u8]>) -> PyResult<Bound<'py, PyBytes>> {
         let blind = blind.map_or(Ok(Digest::ZERO), |blind| digest(py, "blind", blind))?;
@@ -171,6 +185,7 @@ impl Commitment {
         Ok(Opening(opening))
     }
 
+    /// The first name at which two states differ, and the entry that each has there; None where none does.
     fn first_difference(&self, py: Python<'_>, other: &Commitment) -> PyResult<Option<Difference>> {
         let difference = self.state(py)?.first_difference(other.state(py)?);
         Ok(difference.map(|(name, ours, theirs)| {
@@ -227,6 +242,7 @@ pub(crate) struct Opening(pub(crate) CoreOpening);
 
 #[pymethods]
 impl Opening {
+    /// Checks the opening against a digest; returns the entry that it opens, of a state.
     #[pyo3(signature = (digest, blind = None))]
     fn verify(&self, py: Python<'_>, digest: &[u8], blind: Option<&[u8]>) -> PyResult<Option<Entry>> {
         let expected = crate::gateway::digest(py, "digest", digest)?;
@@ -234,11 +250,13 @@ impl Opening {
         Ok(enter(py, || self.0.verify(&expected, &blind))?.map(Entry))
     }
 
+    /// The bytes of the opened chunk.
     #[getter]
     fn chunk<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.chunk.as_ref().map(|chunk| PyBytes::new(py, &chunk.bytes))
     }
 
+    /// The opening as JSON, as `from_json` reads it.
     fn to_json(&self) -> String {
         serde_json::to_string(&self.0).expect("openings hold nothing that JSON lacks")
     }

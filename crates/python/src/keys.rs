@@ -72,6 +72,7 @@ impl Key {
         Ok(Key(Arc::new(External { address, sign: sign.clone().unbind() })))
     }
 
+    /// Its address, `0x` and 40 hexadecimal digits with a checksum in their case.
     #[getter]
     fn address(&self) -> String {
         self.0.address().to_checksum(None)

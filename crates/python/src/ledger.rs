@@ -37,36 +37,43 @@ impl Receipt {
 
 #[pymethods]
 impl Receipt {
+    /// What it states: `genesis`, `step`, `checkpoint` and so on.
     #[getter]
     fn kind(&self) -> String {
         kind_name(self.0.kind)
     }
 
+    /// Its place in the lane, from 0.
     #[getter]
     fn sequence(&self, py: Python<'_>) -> PyResult<u64> {
         Ok(self.body(py)?.unsigned("sequence"))
     }
 
+    /// Its fields by name, as signed.
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         fields_of(py, &self.body(py)?)
     }
 
+    /// The EIP-712 hash that is signed, 32 bytes.
     #[getter]
     fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.digest.as_slice())
     }
 
+    /// The signature, 65 bytes.
     #[getter]
     fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.signature.0)
     }
 
+    /// Address of the key that signed it.
     #[getter]
     fn signer(&self, py: Python<'_>) -> PyResult<String> {
         signer_of(py, self.0.digest, &self.0.signature)
     }
 
+    /// The EIP-712 message as wallets read it.
     fn typed_data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         from_json(py, &typed_data(&self.body(py)?))
     }
@@ -123,36 +130,43 @@ pub(crate) struct TreeHead(pub(crate) evidence::TreeHead);
 
 #[pymethods]
 impl TreeHead {
+    /// How many receipts it covers.
     #[getter]
     fn size(&self) -> u64 {
         self.0.size()
     }
 
+    /// The root over their digests, 32 bytes.
     #[getter]
     fn root<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.root().as_slice())
     }
 
+    /// Its fields by name, as signed.
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         fields_of(py, &self.0.body)
     }
 
+    /// The EIP-712 hash that is signed, 32 bytes.
     #[getter]
     fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.body.digest().as_slice())
     }
 
+    /// The signature, 65 bytes.
     #[getter]
     fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.signature.0)
     }
 
+    /// Address of the key that signed it.
     #[getter]
     fn signer(&self, py: Python<'_>) -> PyResult<String> {
         signer_of(py, self.0.body.digest(), &self.0.signature)
     }
 
+    /// The EIP-712 message as wallets read it.
     fn typed_data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         from_json(py, &typed_data(&self.0.body))
     }

@@ -20,6 +20,7 @@ impl Shard {
         CoreShard::decode(data).map(Shard).map_err(|refused| raise(py, &refused))
     }
 
+    /// Its encoding, as `from_bytes` reads it.
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.encode())
     }
@@ -28,11 +29,13 @@ impl Shard {
         Ok((py.get_type::<Shard>().getattr("from_bytes")?, (self.to_bytes(py),)))
     }
 
+    /// Where its bytes begin in the whole.
     #[getter]
     fn offset(&self) -> u64 {
         self.0.offset()
     }
 
+    /// Its bytes.
     #[getter]
     fn size(&self) -> u64 {
         self.0.size()

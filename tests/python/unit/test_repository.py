@@ -1,6 +1,7 @@
 """Rules of the repository itself, each also seen to fail where one is planted."""
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import counterfoil
+from counterfoil import _native
 from oracle import ROOT
 
 PACKAGE = ROOT / "python" / "counterfoil"
@@ -122,3 +125,14 @@ def test_the_package_needs_numpy_and_typer_only() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=]", each)[0] for each in project["dependencies"]}
     assert names == {"numpy", "typer"}
+
+
+def test_every_public_name_of_the_compiled_core_says_what_it_is() -> None:
+    """A property without a docstring is missing from help() and from the site's reference."""
+    missing = []
+    for name in counterfoil.__all__:
+        described = getattr(counterfoil, name)
+        if isinstance(described, type) and hasattr(_native, name):
+            members = {each: vars(described)[each] for each in vars(described) if not each.startswith("_")}
+            missing += [f"{name}.{each}" for each, member in members.items() if not inspect.getdoc(member)]
+    assert missing == []
