@@ -204,7 +204,7 @@ wheel-test: .venv/.extension ## Build the wheel twice, compare, use it without R
 	$(BIN)/python tools/wheel_test.py
 
 docs: .venv/.extension ## Build the documentation into target/site; a warning is an error
-	PYTHONPATH=python $(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=python $(BIN)/python -m mkdocs build --strict
 
 deny: ## Licences, sources and advisories of the Rust dependencies (needs cargo-deny)
 	cargo deny check
