@@ -44,13 +44,15 @@ def test_a_tampered_copy_is_refuted(folder, name):
 def test_the_same_training_signed_by_a_stranger_is_refuted(folder, monkeypatch):
     """A run under another key is consistent with itself: only the pinned signer tells."""
     monkeypatch.setenv("COUNTERFOIL_HOME", str(folder / "stranger"))
+    monkeypatch.setattr(train, "STEPS", 10)
     train.train("runs/stranger")
     assert counterfoil.verify("runs/stranger").status == "verified"
     assert verify.main("runs/stranger") == 3
 
 
-def test_a_trainer_who_lies_with_a_valid_signature_is_refuted_by_replay(capsys):
+def test_a_trainer_who_lies_with_a_valid_signature_is_refuted_by_replay(monkeypatch, capsys):
     """One step with 1.0001 times the recorded learning rate: every signature holds."""
+    monkeypatch.setattr(train, "STEPS", 10)
     train.train("runs/liar", lie=lying(at=LIE_AT))
     signer = json.loads(Path("published.json").read_text())["signer"]
     assert counterfoil.verify("runs/liar", signer=signer).status == "verified"
