@@ -1,4 +1,4 @@
-"""From preferences to answers, and five lies about them.
+"""From preferences to answers, and six lies about them.
 
 pip install counterfoil[torch,interop] trl scikit-learn
 python examples/preferences
@@ -14,7 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from audit import audit
+from audit import audit, receipts_of
+from safetensors.torch import load_file, save_file
 from story import load, make, release, train
 
 from counterfoil import Record, Run, alignment
@@ -26,8 +27,8 @@ from counterfoil.torch import commit_parameters
 def lists(folder, kind, field):
     """The files of the lists that receipts of this kind sign."""
     record = Record(folder)
-    receipts = [each for lane in record.lanes for each in record.receipts(*lane) if each.kind == kind]
-    return [folder / "records" / record.opened(each)[field].commitment.root.hex() for each in receipts]
+    roots = [record.opened(each)[field].commitment.root for each in receipts_of(record, kind)]
+    return [folder / "records" / root.hex() for root in roots]
 
 
 def edit(path, line, change):
@@ -92,11 +93,15 @@ def changed_weight(folder, owner):
 
 def release_again(folder, owner):
     training = folder / "training"
-    evaluations = [
-        each for lane in Record(training).lanes for each in Record(training).receipts(*lane)
-        if each.kind == "evaluation"
-    ]  # fmt: skip
-    return release(training, owner, evaluations, lane=3)
+    return release(training, owner, receipts_of(Record(training), "evaluation"), lane=3)
+
+
+def other_weights(folder, owner):
+    """The owner signs the released weights, answers with others, and hands those over."""
+    path = folder / "weights" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].flip(0).contiguous()
+    save_file(tensors, path)
 
 
 def edited_answer(folder, owner):
@@ -104,7 +109,7 @@ def edited_answer(folder, owner):
     edit(lists(folder / "training", "output", "exchange")[6], 1, lambda _: b"cultivar D")
 
 
-LIES = (flipped_record, flipped_sample, flipped_batch, changed_weight, edited_answer)
+LIES = (flipped_record, flipped_sample, flipped_batch, changed_weight, other_weights, edited_answer)
 
 
 def main():

@@ -4,7 +4,6 @@ python audit.py FOLDER OWNER RECIPE
 """
 
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,74 +11,127 @@ from wines import answer, load, tokenizer
 
 from counterfoil import Record, alignment
 from counterfoil.errors import ProofError, Refuted
-from counterfoil.torch import replay
+from counterfoil.torch import commit_parameters, replay
 
 
-def fed(training, pairs):
-    """Compares the text of every batch with the signed pairs: in TRL's batches the second half is the rejected one."""
-    record, words = Record(training), tokenizer()
-    chosen = {pair.prompt + pair.chosen for pair in pairs}
-    rejected = {pair.prompt + pair.rejected for pair in pairs}
-    steps = 0
-    for receipt in record.receipts():
-        if receipt.kind != "step":
-            continue
-        batch = record.opened(receipt)["batch"]
-        rows = next(entry.shape[0] for entry in batch.entries if entry.name == "input_ids")
-        tokens = np.frombuffer(batch.values["input_ids"], "<i8").reshape(rows, -1)
-        for row, ids in enumerate(tokens):
-            text = words.decode(ids, skip_special_tokens=True)
-            side, allowed = ("chosen", chosen) if row < rows // 2 else ("rejected", rejected)
-            if text not in allowed:
+def receipts_of(record, kind):
+    """All receipts of a kind, of every lane."""
+    return [each for lane in record.lanes for each in record.receipts(*lane) if each.kind == kind]
+
+
+def rows_of(pair):
+    """The tokens and labels that TRL makes of a pair: the chosen answer's, and the rejected one's."""
+    words = tokenizer()
+    prompt = len(words(pair.prompt)["input_ids"])
+    rows = []
+    for text in (pair.chosen, pair.rejected):
+        tokens = [*words(pair.prompt + text)["input_ids"], words.eos_token_id]
+        rows.append((tuple(tokens), tuple([-100] * prompt + tokens[prompt:])))
+    return tuple(rows)
+
+
+def fed(record, pairs):
+    """Compares each batch of each lane with the signed pairs: a chosen answer in the first half, its rejected one behind.
+
+    Returns how many steps and pairs were fed, and how many rows belong to no pair that is still here.
+    """
+    known = {rows_of(pair): pair for pair in pairs if pair is not None}
+    steps, seen, unknown = 0, set(), 0
+    for receipt in receipts_of(record, "step"):
+        values = record.opened(receipt)["batch"].values
+        names = ("input_ids", "labels", "attention_mask")
+        # Rows are as long as the mask says.
+        rows = next(
+            each.shape[0] for each in record.opened(receipt)["batch"].entries if each.name == names[0]
+        )
+        tokens, labels, mask = (np.frombuffer(values[name], "<i8").reshape(rows, -1) for name in names)
+        each = [
+            (tuple(ids[seen_by == 1].tolist()), tuple(label[seen_by == 1].tolist()))
+            for ids, label, seen_by in zip(tokens, labels, mask, strict=True)
+        ]
+        for row, pair in enumerate(zip(each[: rows // 2], each[rows // 2 :], strict=True)):
+            if pair in known:
+                seen.add(known[pair])
+            elif None in pairs:
+                unknown += 1
+            else:
+                text = " / ".join(tokenizer().decode(ids, skip_special_tokens=True) for ids, _ in pair)
                 where = f"step {receipt.fields['step']}: batch: row {row} <- pairs"
-                expected = f"a {side} answer that a rater signed"
+                expected = "a chosen answer and the rejected one of the same pair, that a rater signed"
                 raise ProofError(f"{where}: {text!r}", expected=expected, actual=text, where=where)
         steps += 1
-    return steps
+    return steps, len(seen), unknown
 
 
-def answered(training, weights):
-    """Asks the released weights again: the answers that were signed must come out."""
-    model, count = load(weights), 0
+def released(record, owner):
+    """The last release of the owner, and the checkpoint that it gives away."""
+    release = [each for each in receipts_of(record, "release") if each.fields["worker"] == owner][-1]
+    at = release.fields
+    return release, record.receipts(at["releasedWorker"], at["releasedLane"])[at["releasedSequence"]]
+
+
+def answered(training, model):
+    """Asks the model again: the answers that were signed must come out. Returns how many, and how many are erased."""
+    count = erased = 0
     for each in alignment.answers(training):
+        if each.request is None or each.answer is None:
+            erased += 1
+            continue
         found = answer(model, each.request)
         if found != each.answer:
             where = f"output {each.receipt.sequence} <- the released weights"
-            text = f"{where}: asked again, the released weights say {found!r}, not {each.answer!r}"
-            raise ProofError(text, expected=found, actual=str(each.answer), where=where)
+            text = f"{where}: asked again, they say {found!r}, not {each.answer!r}"
+            raise ProofError(text, expected=found, actual=each.answer, where=where)
         count += 1
-    return count
+    return count, erased
 
 
 def audit(folder, owner, recipe):
     """Every link, or the first that does not hold as `Refuted` or `ProofError`."""
-    training = folder / "training"
+    training, weights = folder / "training", folder / "weights" / "model.safetensors"
     found = alignment.check(training, folder / "preferences", signer=owner)
     verdict = replay(training, "sample:3", signer=owner, recipe=recipe)
-    steps = fed(training, [each.pair for each in found if each.pair is not None])
-    answers = answered(training, folder / "weights" / "model.safetensors")
-    raters = Counter(each.rater for each in found)
-    withdrawn = sum(each.withdrawn for each in found)
+    record = Record(training)
+    release, checkpoint = released(record, owner)
+    model = load(weights)
+    ours, theirs = commit_parameters(model), record.opened(checkpoint)["parameters"].commitment
+    if ours.root != theirs.root:
+        where = f"{weights.name} <- the released checkpoint"
+        raise ProofError(where, expected="0x" + theirs.root.hex(), actual="0x" + ours.root.hex(), where=where)
+    steps, different, unknown = fed(record, [each.pair for each in found])
+    answers, erased = answered(training, model)
     print(verdict)
+    raters, withdrawn = {each.rater for each in found}, sum(each.withdrawn for each in found)
     print(
         f"{len(found)} pairs of {len(raters)} raters, {withdrawn} withdrawn since, are the training run's dataset"
     )
-    print(f"every row of its {steps} batches is one of those pairs, the right way round")
-    for receipt in (each for lane in Record(training).lanes for each in Record(training).receipts(*lane)):
-        if receipt.kind == "evaluation":
-            metrics = Record(training).opened(receipt)["metrics"].scalars()
+    print(
+        f"{steps} steps were fed {different} of them, each the right way round ({unknown} rows are of erased ones)"
+    )
+    named = record.opened(release)["evaluations"].values
+    for receipt in receipts_of(record, "evaluation"):
+        if receipt.digest in named.values():
+            metrics = record.opened(receipt)["metrics"].scalars()
+            told = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+            known = alignment.overlap(record, receipt)
             print(
-                f"evaluated by {receipt.fields['worker'][:10]}..: "
-                + ", ".join(f"{n} {v:.3g}" for n, v in metrics.items())
+                f"evaluated by {receipt.fields['worker'][:10]}..: {told}; {known} of the samples were trained on"
             )
-    print(f"{answers} answers were given again by the released weights, word for word")
+    print(f"{answers} answers were given again by the released weights, word for word ({erased} were erased)")
     print("not shown: that the raters are five people, or that they are right; that the evaluators looked at")
     print("nothing else; what a model says that no receipt speaks of")
+
+
+def refusal(refused):
+    """Where, expected and found; what comes from evidence must not steer a terminal."""
+    told = [str(each) for each in (refused.where, refused.expected, refused.actual)]
+    where, expected, actual = (each if each.isprintable() else ascii(each) for each in told)
+    return f"refuted: {where}\n    expected {expected}\n    found    {actual}"
 
 
 if __name__ == "__main__":
     try:
         audit(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
     except (Refuted, ProofError) as refused:
-        print(f"refuted: {refused.where}\n  expected {refused.expected}\n  found    {refused.actual}")
+        print(refusal(refused))
         sys.exit(3)

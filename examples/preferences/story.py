@@ -82,7 +82,8 @@ def evaluate(folder, weights, evaluators):
     checkpoint = last_checkpoint(folder)
     evaluations = []
     for key in evaluators:
-        held_out = commit_dataset([{"question": each, "cultivar": cultivar} for each, cultivar in HELD_OUT])
+        # In the form of the training run's samples, so that a leak would show.
+        held_out = commit_dataset([asdict(preferred(*each, 1)) for each in HELD_OUT])
         with Run.join(folder, lane=0, key=key, observes=True) as lane:
             evaluations.append(
                 alignment.record_evaluation(lane, checkpoint, held_out=held_out, metrics=metrics)

@@ -69,14 +69,34 @@ class Salted:
 
 def commit_records(run: Path, contents: Iterable[bytes | str]) -> Commitment:
     """Commits to a list of records and keeps it in the run's folder; see `Run.commit_records`."""
-    encoded = (each.encode() if isinstance(each, str) else bytes(each) for each in contents)
-    return keep(run, [Salted.new(content) for content in encoded])
+    return keep(run, [Salted.new(_encoded(each, number)) for number, each in enumerate(contents)])
+
+
+def _encoded(content: bytes | str, number: int) -> bytes:
+    try:
+        # bytes(5) would be five zeros.
+        return content.encode() if isinstance(content, str) else bytes(memoryview(content))
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidInput(
+            f"record {number} is neither a text nor bytes",
+            actual=type(content).__name__,
+            where=f"record {number}",
+        ) from None
 
 
 def keep(run: Path, records: list[Salted]) -> Commitment:
     """Commits to records that have their random bytes already."""
     if not records:
         raise InvalidInput("a list needs at least one record", where="records")
+    # The file has two digits for each byte, and a line for each record.
+    size = sum(2 * (_SALT + len(each.content)) + 2 for each in records)
+    if size > _LARGEST_LIST:
+        raise InvalidInput(
+            f"the list would have {size} bytes, of which at most {_LARGEST_LIST} are read again",
+            expected=str(_LARGEST_LIST),
+            actual=str(size),
+            where="records",
+        )
     values = {str(index): np.frombuffer(each.digest, np.uint8) for index, each in enumerate(records)}
     commitment = commit_tensors(values, keep=True)
     _write(_path(run, commitment.root), records)
@@ -122,6 +142,7 @@ class Erased:
         return "\n".join([f"erased: {self.what}", *(f"remains: {each}" for each in self.remains)])
 
 
+_DATASETS = "in runs that trained on it, `dataset` of the first receipt: its hash there has no random bytes"
 _EVERYWHERE = (
     "copies of the folder, backups, snapshots, and blocks that the disk has not overwritten",
     "bundles and checkpoints that were given away",
@@ -160,7 +181,7 @@ def erase(run: str | os.PathLike[str], record: tuple[bytes, int] | None = None) 
             _erase_elsewhere(Path(run), erased)
     kept = "a hash of the record and of random bytes that are gone, which nobody can tell from noise"
     batches = "the record in batches that the run keeps by value, if it has a recipe: erase the run"
-    return Erased(f"record {index} of the list {root.hex()}", (kept, batches, *_EVERYWHERE))
+    return Erased(f"record {index} of the list {root.hex()}", (kept, batches, _DATASETS, *_EVERYWHERE))
 
 
 def _erase_elsewhere(run: Path, erased: Salted) -> None:

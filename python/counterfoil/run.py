@@ -28,6 +28,11 @@ LOCKS = ("requirements.txt", "pylock.toml", "uv.lock")
 
 _FINISHED, _EXCEPTION = 0, 1
 _WORKER, _OBSERVER = 1, 3
+_STATEMENTS = ("preference-set", "evaluation", "release", "output")
+_PLACES = {
+    kind: tuple(prefix + part for part in ("Worker", "Lane", "Sequence"))
+    for kind, prefix in (("evaluation", "evaluated"), ("release", "released"), ("output", "release"))
+}
 
 
 @dataclass(frozen=True)
@@ -392,17 +397,27 @@ class Run:
     def record(
         self, kind: str, told: Mapping[str, int | str | bytes], fields: Mapping[str, Commitment]
     ) -> int:
-        """Signs a receipt of any kind; see `counterfoil.alignment` for those of preferences and answers.
+        """Signs a receipt that speaks of others, whatever it says of them; `counterfoil.alignment` asks first.
 
         Args:
-            kind: Its name, as docs/format.md, section 4, has it.
-            told: Its public fields: numbers, addresses, and digests of 32 bytes.
+            kind: preference-set, evaluation, release or output.
+            told: Its public fields by the names of docs/format.md, section 4; see `place`.
             fields: Its commitments.
 
+        Returns:
+            The receipt's sequence number.
+
         Raises:
-            InvalidInput: There is no such kind, or it has no such field.
+            InvalidInput: It is another kind, or has no such field.
             RunClosed: The run was closed.
         """
+        if kind not in _STATEMENTS or not set(told) <= {*_PLACES.get(kind, ()), "receipt"}:
+            raise InvalidInput(
+                f"{kind} with {', '.join(sorted(told)) or 'no public field'} is recorded otherwise, or not at all",
+                expected=", ".join(_STATEMENTS),
+                actual=kind,
+                where="kind",
+            )
         self._write()
         return self._ledger.record(kind, dict(told), dict(fields))
 

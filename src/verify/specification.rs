@@ -53,9 +53,12 @@ impl Specification {
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(refused("no JSON object".into()));
         }
-        let parsed: Specification = serde_json::from_slice(bytes).map_err(|error| {
+        let unreadable = |error: serde_json::Error| {
             refused(format!("no specification, line {} column {}", error.line(), error.column()))
-        })?;
+        };
+        // What is passed over by name may be nested without end, and every later reader would have to cope with it.
+        serde_json::from_slice::<serde_json::Value>(bytes).map_err(unreadable)?;
+        let parsed: Specification = serde_json::from_slice(bytes).map_err(unreadable)?;
         if let Some(name) = parsed.policy.keys().find(|name| !CADENCES.contains(&name.as_str())) {
             return Err(refused(format!("policy names {name:?}, expected one of {CADENCES:?}")));
         }

@@ -29,6 +29,8 @@ def held_records(record: Record, receipt: Receipt | None, field: str = "pairs") 
         raise NotFound(f"{spoken(receipt)}: {field} is withheld", where=spoken(receipt))
     held = records.read_records(record.path, opened.commitment.root)
     signed = opened.values
+    if set(signed) != {str(number) for number in range(len(signed))}:
+        raise ProofError(f"{spoken(receipt)}: {field} is no list of records", where=spoken(receipt))
     if len(held) != len(signed):
         raise ProofError(
             f"{spoken(receipt)}: another number of records than was signed",
@@ -37,11 +39,11 @@ def held_records(record: Record, receipt: Receipt | None, field: str = "pairs") 
             where=spoken(receipt),
         )
     for number, each in enumerate(held):
-        if each is not None and each.digest != signed.get(str(number)):
+        if each is not None and each.digest != signed[str(number)]:
             where = f"{spoken(receipt)}: {field} <- record {number}"
             raise ProofError(
                 f"{where}: this is not the record that was signed",
-                expected="0x" + signed.get(str(number), b"").hex(),
+                expected="0x" + signed[str(number)].hex(),
                 actual="0x" + each.digest.hex(),
                 where=where,
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -26,8 +25,6 @@ from counterfoil.errors import InvalidInput, NotFound, ProofError
 from counterfoil.records import Salted
 from counterfoil.run import Run
 from counterfoil.verify import verify
-
-_NAMED = re.compile(r"0x[0-9a-f]{40}/\d{1,10}/\d{1,20}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,8 @@ class Pair:
         return commit_tensors(asdict(self)).root
 
     def _encode(self) -> bytes:
+        if not all(isinstance(each, str) for each in (self.prompt, self.chosen, self.rejected)):
+            raise InvalidInput("prompt, chosen and rejected of a pair are texts", where="pair")
         # Of strings without lone surrogates this is the canonical form of RFC 8785.
         text = json.dumps(asdict(self), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         try:
@@ -67,8 +66,7 @@ class Pair:
     def _decode(cls, record: bytes) -> Pair | None:
         try:
             pair = cls(**json.loads(record))
-            is_text = all(isinstance(each, str) for each in asdict(pair).values())
-            return pair if is_text and pair._encode() == record else None
+            return pair if pair._encode() == record else None
         except (ValueError, TypeError, RecursionError, InvalidInput):
             return None
 
@@ -117,7 +115,7 @@ def sign_preferences(run: Run, pairs: Iterable[Pair]) -> Receipt:
     record = Record(run.path)
     try:
         held = held_records(record, _latest(record, run.worker, run.lane))
-    except NotFound:  # it was erased as a whole
+    except (NotFound, ProofError):  # erased as a whole, or not what was signed
         held = []
     # A pair that stays keeps its salt, by which a collection knows it.
     salted = {each.content: each for each in held if each is not None}
@@ -183,16 +181,17 @@ def collected(path: str | os.PathLike[str], collection: bytes) -> list[Collected
     receipt = _collection(record, collection)
     raters: dict[bytes, str] = {}
     withdrawn: set[bytes] = set()
+    lanes = {f"{worker.lower()}/{lane}": (worker, lane) for worker, lane in record.lanes}
     for name, digest in opened_values(record, receipt, "sources").items():
-        if not _NAMED.fullmatch(name):
-            where = f"{spoken(receipt)}: sources <- {name}"
-            raise ProofError(f"{where!r} names no receipt", where=where)
-        worker, lane, _ = name.split("/")
-        source = next((each for each in record.receipts(worker, int(lane)) if each.digest == digest), None)
+        worker, lane = lanes.get(name.rpartition("/")[0], ("", 0))
+        if not worker:
+            continue
+        log = record.receipts(worker, lane)
+        source = next((each for each in log if each.digest == digest), None)
         own = set(opened_values(record, source, "pairs").values())
         for root in own:
-            raters.setdefault(root, worker)
-        last = _latest(record, worker, int(lane))
+            raters.setdefault(root, worker.lower())
+        last = _latest(record, worker, lane)
         if last is not None and _is_opened(record, last):
             withdrawn |= own - set(opened_values(record, last, "pairs").values())
     signed = opened_values(record, receipt, "pairs")
@@ -249,11 +248,15 @@ def check(
         Refuted: One of the two runs does not hold.
         ProofError: A link between them does not; `.where` names it.
         InvalidInput: The training run names no collection.
-        NotFound: The collection, its list, the set of a rater or the opened dataset is not here.
+        NotFound: The collection, its list or the opened dataset is not here, or verification leaves one of the two
+            runs undecided.
     """
-    verify(training, signer=signer)
-    verify(preferences)
     trained, preferred = Record(training), Record(preferences)
+    for record, pin_of in ((trained, signer), (preferred, None)):
+        verdict = verify(record, signer=pin_of)
+        if verdict.status != "verified":
+            where = str(record.path)
+            raise NotFound(f"{where} is {verdict.status}: {'; '.join(verdict.missing)}", where=where)
     pinned = trained.spec.get("preferences")
     is_pin = isinstance(pinned, dict) and set(pinned) == {"run", "receipt"}
     if not is_pin or not all(isinstance(each, str) and _is_digest(each) for each in pinned.values()):
@@ -271,10 +274,6 @@ def check(
             where="spec.json: preferences <- run",
         )
     pairs = collected(preferences, bytes.fromhex(pinned["receipt"][2:]))
-    unsigned = next((number for number, each in enumerate(pairs) if each.rater is None), None)
-    if unsigned is not None:
-        where = f"pair {unsigned} <- a rater's set"
-        raise NotFound(f"{where}: the set in which it was signed is not opened", where=where)
     samples = opened_samples(trained, trained.receipts()[0], "dataset")
     if len(samples) != len(pairs):
         raise ProofError(

@@ -17,6 +17,7 @@ EDGES = [
     r"genesis: dataset: sample 17 <- pair 17",
     r"step \d+: batch: row \d+ <- pairs",
     r'ledger of 0x\w+ lane 4: receipt 1 \(output\): parameters <- the released checkpoint: "model\.layers\.1.*"',
+    r"model.safetensors <- the released checkpoint",
     r"ledger of 0x\w+ lane 2: receipt 7 \(output\): exchange <- record 1",
 ]
 

@@ -9,7 +9,6 @@ import pytest
 
 import counterfoil
 import counterfoil.records
-import oracle
 from counterfoil import Key, Record, Run, alignment
 from counterfoil.alignment import Collected, Pair, lists
 from counterfoil.alignment import preferences as preferences_of
@@ -19,10 +18,6 @@ from counterfoil.testing.tamper import OPENING, read_frames, write_frames
 
 PAIRS = [Pair(f"question {number}", f"good {number}", f"bad {number}") for number in range(6)]
 WEIGHTS = {"w": np.arange(600, dtype="f4"), "b": np.ones(3)}
-
-
-def receipt(path: Path, worker: str, lane: int, sequence: int) -> counterfoil.Receipt:
-    return Record(path).receipts(worker, lane)[sequence]
 
 
 def rate(path: Path, key: Key, pairs: list[Pair], lane: int = 0) -> None:
@@ -155,7 +150,7 @@ def test_a_record_is_the_canonical_json_of_its_pair(preferences: Path, collectio
     (held,) = {
         each.content for each in counterfoil.read_records(preferences, opened.commitment.root) if each
     } & {b'{"chosen":"good 4","prompt":"question 4","rejected":"bad 4"}'}
-    assert oracle.sha256(b"counterfoil.record.v1" + b"") and json.loads(held)["prompt"] == "question 4"
+    assert json.loads(held)["prompt"] == "question 4"
     with pytest.raises(InvalidInput, match="surrogate"):
         Pair("\ud800", "", "")._encode()
 
@@ -281,7 +276,7 @@ def test_answers_are_bound_to_the_released_weights(training: Path, owner: Key, r
     """The honest chain, which the lies below are measured against; and by bundle."""
     found = [evaluate(training, key) for key in (*raters, owner)]
     answer(training, owner, release(training, owner, found), WEIGHTS, None, None)
-    expected = "the checkpoint of step 1, behind 3 evaluations, by 2 others; 3 answers are bound to it"
+    expected = "behind 3 evaluations, by 2 others; 3 answers are bound to it"
     assert expected in noted(training, "released")
     bundle = training.with_suffix(".counterfoil")
     counterfoil.export(training, bundle)
@@ -341,16 +336,15 @@ def test_what_a_stranger_says_refutes_nobody(training: Path, owner: Key) -> None
     stranger = Key.generate()
     genesis = Record(training).receipts()[0]
     evaluate(training, stranger, genesis)
-    with Run.join(training, lane=1, key=stranger, observes=True) as run:
-        own = alignment.record_release(run, checkpoint(training), [])
-    honest = release(training, owner, [])
+    own = release(training, stranger, [])
+    honest = release(training, owner, [], lane=4)
     answer(training, stranger, own, WEIGHTS, lane=2)
     answer(training, stranger, honest, {"w": np.zeros(2)}, WEIGHTS, lane=3)
     verdict = counterfoil.verify(training)
     assert verdict.status == "verified" and verdict.integrity.startswith("intact")
     for kind, count in (("evaluation", 1), ("release", 1), ("output", 2)):
         assert f"{count} receipts ({kind}) by others" in noted(training, f"({kind}) by others")
-    assert "behind 0 evaluations, by 0 others; 1 answers are bound" in noted(training, "released")
+    assert "behind 0 evaluations, by 0 others; 0 answers are bound" in noted(training, "released")
 
 
 def test_evidence_that_lies_in_a_lane_left_out_is_undecided(
@@ -422,7 +416,7 @@ def test_pairs_that_no_opened_set_shows_are_undecided(
         "0 of 1 collected preferences are shown to be those of 0 raters" in each for each in verdict.notes
     )
     lying = train(tmp_path / "lying", owner, preferences, forged, [wish])
-    with pytest.raises(NotFound, match="is not opened"):
+    with pytest.raises(NotFound, match="undecided"):
         alignment.check(lying, preferences)
 
 
@@ -523,3 +517,40 @@ def test_an_empty_collection_is_no_work(tmp_path: Path, owner: Key) -> None:
     with Run.create(tmp_path / "empty", key=owner) as run:
         run.record("preference-set", {}, {"sources": lists.named_list({"x": bytes(32)})})
     assert counterfoil.verify(tmp_path / "empty").status == "undecided"
+
+
+def test_weights_that_are_tied_in_one_model_may_be_loaded_untied(tmp_path: Path, owner: Key) -> None:
+    """Equal bytes under two names are the released weights, whether the names share memory or not."""
+    tied = {"a": WEIGHTS["w"], "b": counterfoil.Alias("a")}
+    with Run.create(tmp_path / "tied", key=owner) as run:
+        run.record_step(1, {"gradients": counterfoil.commit_tensors(WEIGHTS)})
+        stored = run.store({"a": WEIGHTS["w"]})
+        assert stored.count == 1
+        run.record_checkpoint(1, {"parameters": counterfoil.commit_tensors(tied)})
+    released = release(tmp_path / "tied", owner, [])
+    answer(tmp_path / "tied", owner, released, {"a": WEIGHTS["w"], "b": WEIGHTS["w"]}, tied)
+    assert "2 answers are bound to it" in noted(tmp_path / "tied", "released")
+    other = {"a": WEIGHTS["w"], "b": WEIGHTS["w"] + 1}
+    answer(tmp_path / "tied", owner, released, other, lane=3)
+    (edge,) = broken(tmp_path / "tied")
+    assert edge.endswith('the released checkpoint: "b"')
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("join", {}), ("step", {"step": 1}), ("evaluation", {"sequence": 7})], ids=str
+)
+def test_only_statements_are_recorded_freely(training: Path, owner: Key, kind: str, told: dict) -> None:
+    """A header of the caller's own, or a second genesis, would refute the run for ever."""
+    with Run.join(training, lane=1, key=owner, observes=True) as run, pytest.raises(InvalidInput):
+        run.record(kind, told, {})
+    assert counterfoil.verify(training).status == "verified"
+
+
+@pytest.mark.parametrize("content", [5, "\ud800", None])
+def test_a_record_that_is_no_text_is_refused(training: Path, owner: Key, content: object) -> None:
+    """bytes(5) would sign five zeros."""
+    with (
+        Run.join(training, lane=1, key=owner, observes=True) as run,
+        pytest.raises(InvalidInput, match="record 1"),
+    ):
+        run.commit_records(["asked", content])  # type: ignore[list-item]
