@@ -45,6 +45,7 @@ from counterfoil.cli.options import (
     working,
 )
 from counterfoil.cli.report import report
+from counterfoil.cli.review import review
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
 from counterfoil.fingerprints import publish as publish_fingerprints
 from counterfoil.lookup import Finding
@@ -454,6 +455,7 @@ def _rehearse(recipe: str, spec: str, steps: int) -> list[Finding]:
 
 app.command()(attacks)
 app.command()(report)
+app.command()(review)
 app.command()(new)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 import counterfoil
 
 ERROR, REFUTED, UNDECIDED = 1, 3, 4
+CODES = {"verified": 0, "refuted": REFUTED, "undecided": UNDECIDED}
 
 
 class Require(StrEnum):
@@ -57,8 +58,7 @@ def pins(
 def finish(verdict: counterfoil.Verdict, json: bool) -> NoReturn:
     """Prints a verdict and ends the program with its exit code."""
     typer.echo(verdict.to_json() if json else str(verdict))
-    codes = {"verified": 0, "refuted": REFUTED, "undecided": UNDECIDED}
-    sys.exit(codes[verdict.status])
+    sys.exit(CODES[verdict.status])
 
 
 @contextmanager
