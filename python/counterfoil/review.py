@@ -375,5 +375,9 @@ def _date(receipt: Receipt) -> str:
 def _words(value: Any) -> str:
     """A value for people: names and values, rounded to what is read."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(each)}" for name, each in value.items())
+        nested = {
+            name: f"({_words(each)})" if isinstance(each, Mapping) else _words(each)
+            for name, each in value.items()
+        }
+        return ", ".join(f"{name} {each}" for name, each in nested.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
