@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +24,7 @@ from counterfoil.verify import Verdict
 NOT_EVIDENCED = "not evidenced"
 _MACHINE = ("platform", "processor", "threads", "python", "torch")
 _WIDTH = 64
-_WORKER = 1
-"""The role of whoever trains, in a join receipt."""
+_STEP, _CHECKPOINT = frozenset({"step"}), frozenset({"checkpoint"})
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,13 @@ class _Evidence:
     def genesis(self) -> Receipt:
         return self.record.receipts()[0]
 
-    def opening(self, kinds: str | Sequence[str], field: str) -> list[tuple[Receipt, Opened]]:
-        """The receipts of these kinds that open a field, with what they open."""
+    def opening(self, kinds: Collection[str], field: str) -> list[tuple[Receipt, Opened]]:
+        """The receipts of these kinds, in order, that open a field, with what they open."""
         chosen = [receipt for receipt in self.lane if receipt.kind in kinds]
         opened = [(receipt, self.record.opened(receipt).get(field)) for receipt in chosen]
         return [(receipt, each) for receipt, each in opened if each is not None and each.entries]
 
-    def scalars(self, kinds: str | Sequence[str], field: str) -> list[tuple[Receipt, dict[str, Any]]]:
+    def scalars(self, kinds: Collection[str], field: str) -> list[tuple[Receipt, dict[str, Any]]]:
         """As `opening`, of fields that are kept by value."""
         kept = self.opening(kinds, field)
         return [(receipt, each.scalars()) for receipt, each in kept if each.values is not None]
@@ -115,14 +114,12 @@ def _one_record(evidence: _Evidence) -> Answers:
 
 
 def _datasets(evidence: _Evidence) -> Iterator[tuple[Receipt, Opened]]:
-    """What the run commits to as its data: a dataset, or lists of salted records."""
+    """What the run commits to as its data: a dataset, or a list of salted records in a checkpoint."""
     dataset = evidence.record.opened(evidence.genesis).get("dataset")
     if dataset is not None:
         yield evidence.genesis, dataset
-    for kinds, field in (("checkpoint", "extensions"), ("step", "samples")):
-        for receipt, opened in evidence.opening(kinds, field)[:1]:
-            if _is_salted(opened):
-                yield receipt, opened
+    lists = [each for each in evidence.opening(_CHECKPOINT, "extensions") if _is_salted(each[1])]
+    yield from lists[:1]
 
 
 def _is_salted(opened: Opened) -> bool:
@@ -140,9 +137,10 @@ def _workers(evidence: _Evidence) -> Answers:
     pinned = "as expected" if evidence.found["signer"]["pinned"] else "not pinned: anybody can make a key"
     yield f"{owner}, the owner; {pinned}", evidence.genesis
     for (worker, lane), receipts in evidence.lanes.items():
-        if (worker, lane) != (owner, 0):
-            joins = [each for each in receipts if each.kind == "join" and each.fields["role"] == _WORKER]
-            yield from ((f"{worker}, lane {lane}; not pinned", receipt) for receipt in joins[:1])
+        has_trained = any(each.kind == "step" for each in receipts)
+        joins = [each for each in receipts if each.kind == "join"]
+        if has_trained and worker != owner:
+            yield f"{worker}, lane {lane}; not pinned", joins[0]
 
 
 def _own_clock(evidence: _Evidence) -> Answers:
@@ -161,12 +159,12 @@ def _chain_clock(evidence: _Evidence) -> Answers:
 
 
 def _machine(evidence: _Evidence) -> Answers:
-    for receipt, told in evidence.scalars(("step", "checkpoint"), "environment")[-1:]:
+    for receipt, told in evidence.scalars(_STEP | _CHECKPOINT, "environment")[-1:]:
         yield _words({name: told[name] for name in _MACHINE if name in told}), receipt
 
 
 def _hyperparameters(evidence: _Evidence) -> Answers:
-    told = evidence.scalars("step", "hyperparameters")
+    told = evidence.scalars(_STEP, "hyperparameters")
     for receipt, values in told[:1]:
         yield _words({name: value for name, value in values.items() if value is not None}), receipt
         last, later = told[-1]
@@ -187,10 +185,10 @@ def _specification(evidence: _Evidence) -> Answers:
 def _seed(evidence: _Evidence) -> Answers:
     if "seed" in evidence.record.spec:
         yield f"seed {evidence.record.spec['seed']}", evidence.genesis
-    for receipt, opened in evidence.opening("step", "randomness")[:1]:
+    for receipt, opened in evidence.opening(_STEP, "randomness")[:1]:
         names = sorted({entry.name.partition("/")[0] for entry in opened.entries})
-        yield f"states of the generators of {', '.join(names)} before each step that opens them", receipt
-    for receipt, told in evidence.scalars(("step", "checkpoint"), "environment")[-1:]:
+        yield f"states of the generators of {', '.join(names)} with each step that opens them", receipt
+    for receipt, told in evidence.scalars(_STEP | _CHECKPOINT, "environment")[-1:]:
         if "deterministic" in told:
             yield f"torch's deterministic algorithms: {'on' if told['deterministic'] else 'off'}", receipt
 
@@ -203,7 +201,7 @@ def _recipe(evidence: _Evidence) -> Answers:
 
 def _steps(evidence: _Evidence) -> Answers:
     steps = [receipt for receipt in evidence.lane if receipt.kind == "step"]
-    return [(f"{len(steps)} steps", receipt) for receipt in steps[-1:]]
+    return [(f"{len(steps)} step{'s' * (len(steps) != 1)}", receipt) for receipt in steps[-1:]]
 
 
 def _executed(evidence: _Evidence) -> Answers:
@@ -213,10 +211,10 @@ def _executed(evidence: _Evidence) -> Answers:
 
 
 def _loss(evidence: _Evidence) -> Answers:
-    told = evidence.scalars("step", "metrics")
+    told = evidence.scalars(_STEP, "metrics")
+    first_and_last = told if len(told) < 3 else [told[0], told[-1]]
     return [
-        (f"{_words(values)} at step {receipt.fields['step']}", receipt)
-        for receipt, values in (told[:1] + told[-1:])
+        (f"{_words(values)} at step {receipt.fields['step']}", receipt) for receipt, values in first_and_last
     ]
 
 
@@ -241,13 +239,13 @@ def _overlap(evidence: _Evidence, evaluation: Receipt) -> str:
 
 
 def _weights(evidence: _Evidence) -> Answers:
-    for receipt, opened in evidence.opening(("step", "checkpoint"), "parameters")[-1:]:
+    for receipt, opened in evidence.opening(_STEP | _CHECKPOINT, "parameters")[-1:]:
         after, root = receipt.fields["step"], opened.commitment.root.hex()
         yield f"{len(opened.entries)} tensors after step {after}, root 0x{root}", receipt
 
 
 def _files(evidence: _Evidence) -> Answers:
-    for receipt, opened in evidence.opening("checkpoint", "extensions"):
+    for receipt, opened in evidence.opening(_CHECKPOINT, "extensions"):
         if all(entry.name.startswith(PREFIX) for entry in opened.entries):
             yield f"{len(opened.entries)} files, root 0x{opened.commitment.root.hex()}", receipt
 
@@ -349,12 +347,13 @@ def table(facts: Iterable[Fact]) -> str:
 
 
 def _naming(evidence: _Evidence, kind: str, of: str) -> Iterator[tuple[Receipt, Receipt]]:
-    """Receipts of a kind, each with the checkpoint that it names; those that name none that is here do not count."""
+    """Receipts of a kind, each with the owner's checkpoint that it names; those that name none do not count."""
+    owner = evidence.genesis.fields["owner"]
     checkpoints = {
-        (receipt.fields["worker"], receipt.fields["lane"], receipt.sequence, receipt.digest): receipt
-        for receipts in evidence.lanes.values()
+        (worker, lane, receipt.sequence, receipt.digest): receipt
+        for (worker, lane), receipts in evidence.lanes.items()
         for receipt in receipts
-        if receipt.kind == "checkpoint"
+        if receipt.kind == "checkpoint" and worker == owner
     }
     for receipt in (each for receipts in evidence.lanes.values() for each in receipts if each.kind == kind):
         told = receipt.fields

@@ -81,7 +81,7 @@ def test_steps_that_a_resume_went_back_behind_count_for_nothing(tmp_path: Path) 
             run.record_step(run.step + 1, {"metrics": commit_tensors({"loss": loss}, keep=True)})
         run.record_resume(1, 2)
     facts = review(tmp_path / "run", counterfoil.verify(tmp_path / "run"))
-    assert answers(facts, "steps") == ["1 steps"]
+    assert answers(facts, "steps") == ["1 step"]
     assert answers(facts, "metrics in training")[-1] == "loss 3 at step 1"
 
 
@@ -133,6 +133,23 @@ def test_only_the_owner_releases_and_each_evaluator_is_named(tmp_path: Path) -> 
     facts = review(record, counterfoil.verify(record))
     assert answers(facts, "released by") == [f"{owner.address}, the owner: checkpoint 2, after 1 evaluation"]
     assert answers(facts, "trained by") == [f"{owner.address}, the owner; not pinned: anybody can make a key"]
+
+
+def test_who_joined_and_did_nothing_trained_nothing(tmp_path: Path) -> None:
+    """A name on somebody else's model, for a lane that has no step, and praise of a checkpoint of one's own."""
+    owner, stranger = train(tmp_path / "run"), Key.generate()
+    with Run.join(tmp_path / "run", lane=0, key=stranger) as lane:
+        lane.record_checkpoint(0, {"parameters": commit_tensors({"w": np.zeros(4, np.float32)})})
+        (own,) = (each for each in lane.receipts() if each.kind == "checkpoint")
+        held_out = commit_tensors({"content": np.zeros((5, 32), np.uint8)}, keep=True)
+        alignment.record_evaluation(lane, own, held_out=held_out, metrics={"accuracy": 1.0})
+    record = Record(tmp_path / "run")
+    verdict = counterfoil.verify(record)
+    assert verdict.status == "verified"
+    facts = review(record, verdict)
+    assert answers(facts, "trained by") == [f"{owner.address}, the owner; not pinned: anybody can make a key"]
+    assert evidence(facts, "evaluation") == [NOT_EVIDENCED]
+    assert evidence(facts, "model weights")[0].startswith("checkpoint 2, ")
 
 
 def test_salted_records_are_counted_one_by_one(tmp_path: Path) -> None:
