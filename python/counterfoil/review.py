@@ -255,8 +255,10 @@ def _release(evidence: _Evidence) -> Answers:
         # A release by others than the owner counts for nobody, and refutes nothing.
         if receipt.fields["worker"] == evidence.genesis.fields["owner"]:
             named = evidence.record.opened(receipt).get("evaluations")
-            count = 0 if named is None else len(named.entries)
-            what = f"checkpoint {checkpoint.fields['step']}, after {count} evaluation{'s' * (count != 1)}"
+            count = "no" if named is None else str(len(named.entries))
+            if named is None and any(receipt.fields["evaluations"]):
+                count = "withheld"
+            what = f"checkpoint {checkpoint.fields['step']}; evaluations that it names: {count}"
             yield f"{receipt.fields['worker']}, the owner: {what}", receipt
 
 

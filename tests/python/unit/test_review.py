@@ -131,7 +131,15 @@ def test_only_the_owner_releases_and_each_evaluator_is_named(tmp_path: Path) -> 
         alignment.record_release(lane, checkpoint, [measured])
     record = Record(tmp_path / "run")
     facts = review(record, counterfoil.verify(record))
-    assert answers(facts, "released by") == [f"{owner.address}, the owner: checkpoint 2, after 1 evaluation"]
+    released = f"{owner.address}, the owner: checkpoint 2; evaluations that it names: "
+    assert answers(facts, "released by") == [f"{released}1"]
+    counterfoil.export(tmp_path / "run", tmp_path / "sealed.counterfoil", key=owner, tensors=())
+    sealed = Record(tmp_path / "sealed.counterfoil")
+    facts = review(sealed, counterfoil.verify(sealed))
+    assert answers(facts, "released by") == [f"{released}withheld"]
+    assert evidence(facts, "evaluation") == [NOT_EVIDENCED]
+    record = Record(tmp_path / "run")
+    facts = review(record, counterfoil.verify(record))
     assert answers(facts, "trained by") == [f"{owner.address}, the owner; not pinned: anybody can make a key"]
 
 
