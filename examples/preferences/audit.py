@@ -65,8 +65,10 @@ def fed(record, pairs):
 
 def released(record, owner):
     """The last release of the owner, and the checkpoint that it gives away."""
-    release = [each for each in receipts_of(record, "release") if each.fields["worker"] == owner][-1]
-    at = release.fields
+    own = [each for each in receipts_of(record, "release") if each.fields["worker"] == owner]
+    if not own:
+        raise ProofError("the owner released nothing", where="release")
+    release, at = own[-1], own[-1].fields
     return release, record.receipts(at["releasedWorker"], at["releasedLane"])[at["releasedSequence"]]
 
 
@@ -92,13 +94,13 @@ def audit(folder, owner, recipe):
     found = alignment.check(training, folder / "preferences", signer=owner)
     verdict = replay(training, "sample:3", signer=owner, recipe=recipe)
     record = Record(training)
+    steps, different, unknown = fed(record, [each.pair for each in found])
     release, checkpoint = released(record, owner)
     model = load(weights)
     ours, theirs = commit_parameters(model), record.opened(checkpoint)["parameters"].commitment
     if ours.root != theirs.root:
         where = f"{weights.name} <- the released checkpoint"
         raise ProofError(where, expected="0x" + theirs.root.hex(), actual="0x" + ours.root.hex(), where=where)
-    steps, different, unknown = fed(record, [each.pair for each in found])
     answers, erased = answered(training, model)
     print(verdict)
     raters, withdrawn = {each.rater for each in found}, sum(each.withdrawn for each in found)

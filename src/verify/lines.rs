@@ -164,12 +164,14 @@ pub(super) fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
     let first = if trained(findings).count() == 1 { "first " } else { "" };
     let extent = |count: u64| match count == receipts {
         true => format!("all {receipts} receipts"),
-        false => format!("{first}{count} of {receipts} receipts, the rest not anchored"),
+        false => format!("{first}{count} of {receipts} receipts"),
     };
+    let rest = |count: u64| if count == receipts { "" } else { "; the rest is not anchored" };
     let (covered, latest) = cover(&|anchor| anchor.is_dated() && !anchor.development);
     let line = match latest {
         Some((anchor, chains)) => {
-            format!("{} existed by {} on {chains}", extent(covered), utc(anchor.block_time))
+            let time = utc(anchor.block_time);
+            format!("{} existed by {time} on {chains}{}", extent(covered), rest(covered))
         }
         None => match cover(&|anchor| anchor.standing != Standing::Denied) {
             (_, None) => match anchors.iter().find(|anchor| anchor.standing == Standing::Denied) {
@@ -182,7 +184,7 @@ pub(super) fn time_line(findings: &Findings, anchors: &[Anchored]) -> TimeLine {
                 } else {
                     "unconfirmed: name an RPC with --chain or a --trusted-block"
                 };
-                format!("self-anchored: {} on {chains} ({reason})", extent(count))
+                format!("self-anchored: {} on {chains}{} ({reason})", extent(count), rest(count))
             }
         },
     };
