@@ -312,7 +312,8 @@ fn notes(findings: &Findings, judgement: &Judgement) -> Vec<String> {
         notes
             .push(format!("{fallback} of {steps} steps were copied from their device and hashed by the CPU"));
     }
-    if findings.resumed > 0 && findings.steps > 0 {
+    // Whoever collects preferences opens the run for it, and trains nothing.
+    if findings.resumed > 0 && (findings.steps > 0 || findings.collections == 0) {
         let (resumed, continued) = (findings.resumed, findings.continued);
         notes.push(format!(
             "resumed {resumed} times; {continued} times it is shown that training went on from the state it had there"

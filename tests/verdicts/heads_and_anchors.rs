@@ -137,7 +137,7 @@ fn an_anchor_speaks_of_this_history() {
     assert_eq!((verdict.status, verdict.time.covered), (Status::Undecided, 6));
     assert_eq!(
         verdict.time.line,
-        "first 6 of 7 receipts, the rest not anchored existed by 2023-11-14 22:13:20 UTC on chain 1"
+        "first 6 of 7 receipts existed by 2023-11-14 22:13:20 UTC on chain 1; the rest is not anchored"
     );
 }
 
@@ -157,15 +157,18 @@ fn the_time_line_says_who_confirmed_what() {
     let all = line(&[7], &confirmed);
     let excluded = "excluded by chain 1 for the lanes shown".to_string();
     assert_eq!(all, (7, "all 7 receipts existed by 2023-11-14 22:13:20 UTC on chain 1".into(), excluded));
-    let part = "first 6 of 7 receipts, the rest not anchored";
+    let (part, rest) = ("first 6 of 7 receipts", "; the rest is not anchored");
     let some = line(&[6], &confirmed);
-    assert_eq!(some, (6, format!("{part} existed by 2023-11-14 22:13:20 UTC on chain 1"), open.clone()));
+    assert_eq!(
+        some,
+        (6, format!("{part} existed by 2023-11-14 22:13:20 UTC on chain 1{rest}"), open.clone())
+    );
     assert_eq!(
         line(&[6], &unconfirmed),
         (
             0,
             format!(
-                "self-anchored: {part} on chain 1 (unconfirmed: name an RPC with --chain or a --trusted-block)"
+                "self-anchored: {part} on chain 1{rest} (unconfirmed: name an RPC with --chain or a --trusted-block)"
             ),
             open.clone()
         )
@@ -187,13 +190,13 @@ fn the_time_line_says_who_confirmed_what() {
     assert_eq!(line(&[6], &denied), (0, denial, open.clone()));
     // Of two anchors the larger one counts, and one that is confirmed before one that is not.
     let two = line(&[3, 6], &|_, record| said(record.size * 86_400, true, false));
-    assert_eq!(two, (6, format!("{part} existed by 1970-01-07 00:00:00 UTC on chain 1"), open.clone()));
+    assert_eq!(two, (6, format!("{part} existed by 1970-01-07 00:00:00 UTC on chain 1{rest}"), open.clone()));
     let first = line(&[3, 7], &|_, record| said(5, record.size == 3, false));
     assert_eq!(
         first,
         (
             3,
-            "first 3 of 7 receipts, the rest not anchored existed by 1970-01-01 00:00:05 UTC on chain 1"
+            "first 3 of 7 receipts existed by 1970-01-01 00:00:05 UTC on chain 1; the rest is not anchored"
                 .into(),
             open.clone()
         )
