@@ -370,7 +370,11 @@ def _printable(text: str) -> str:
 
 
 def _date(receipt: Receipt) -> str:
-    return datetime.fromtimestamp(receipt.fields["time"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    time = receipt.fields["time"]
+    try:
+        return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError):  # the signer's clock says what it likes
+        return f"{time} milliseconds after 1970"
 
 
 def _words(value: Any) -> str:

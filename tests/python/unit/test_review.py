@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import counterfoil
 from counterfoil import Key, Record, Run, alignment, cli, commit_tensors
 from counterfoil.errors import InvalidInput
-from counterfoil.review import NOT_EVIDENCED, QUESTIONS, Fact, review, table
+from counterfoil.review import NOT_EVIDENCED, QUESTIONS, Fact, _date, review, table
 from counterfoil.run import place
 from counterfoil.testing.tamper import edit_the_specification
 
@@ -217,3 +218,11 @@ def test_the_command_answers_and_ends_as_verify_does(
     assert code == 3
     assert out.startswith("refuted")
     assert "genesis, 0x" not in out
+
+
+@pytest.mark.parametrize(
+    ("time", "told"), [(0, "1970-01-01 00:00:00"), (2**64 - 1, f"{2**64 - 1} milliseconds after 1970")]
+)
+def test_a_clock_that_is_wrong_by_ages_stops_no_review(time: int, told: str) -> None:
+    """A receipt's time is its signer's word, up to the year 584,556,019."""
+    assert _date(SimpleNamespace(fields={"time": time})) == told  # type: ignore[arg-type]
