@@ -256,59 +256,39 @@ fn answered(said: &Stated, by: &Said<'_, '_>, before: Loaded, released: Option<&
     }
     let Some(theirs) = released else { return Link::NotShown };
     let Some(ours) = said.opened("parameters", evidence) else { return Link::NotShown };
-    if theirs.first_difference(&ours).is_none() {
-        return Link::Holds(release);
-    }
-    match tensors(theirs).zip(tensors(&ours)) {
-        None => Link::NotShown,
-        Some((theirs, ours)) if theirs == ours => Link::Holds(release),
-        Some((theirs, ours)) => {
-            let names: BTreeSet<&str> = theirs.keys().chain(ours.keys()).copied().collect();
-            let tensor =
-                names.into_iter().find(|name| theirs.get(name) != ours.get(name)).unwrap_or_default();
-            let root = |of: &Tensors<'_>| {
-                of.get(tensor).map_or("no such tensor".into(), |entry| entry.root().to_string())
-            };
-            Link::Broken((
-                format!("parameters <- the released checkpoint: {tensor:?}"),
-                root(&theirs),
-                root(&ours),
-            ))
+    for name in theirs.entries().iter().chain(ours.entries()).map(|entry| &entry.name) {
+        let (expected, actual) = (tensor(theirs, name), tensor(&ours, name));
+        let is_whole =
+            |entry: Option<&Entry>| entry.is_none_or(|entry| entry.is_dense() || !entry.has_root());
+        if expected.map(contents) == actual.map(contents) {
+            continue;
         }
+        if is_whole(expected) != is_whole(actual) {
+            return Link::NotShown;
+        }
+        let root =
+            |entry: Option<&Entry>| entry.map_or("no such tensor".into(), |entry| entry.root().to_string());
+        let edge = format!("parameters <- the released checkpoint: {name:?}");
+        return Link::Broken((edge, root(expected), root(actual)));
     }
+    Link::Holds(release)
 }
-
-/// What a state holds under each name.
-type Tensors<'a> = BTreeMap<&'a str, Tensor<'a>>;
 
 /// A tensor, whatever it is called.
-#[derive(PartialEq)]
-struct Tensor<'a>(Option<(&'a str, &'a [u64])>, Digest);
-
-impl Tensor<'_> {
-    fn root(&self) -> Digest {
-        self.1
-    }
+fn contents(entry: &Entry) -> (Option<(&'static str, &[u64])>, Digest) {
+    (entry.measured(), entry.root())
 }
 
-/// Weights that are tied in one model may be loaded untied: an alias is what it points to. None where a tensor is in
-/// blocks, which are not comparable with the whole.
-fn tensors(state: &State) -> Option<Tensors<'_>> {
-    let by_name: BTreeMap<&str, &Entry> =
-        state.entries().iter().map(|entry| (entry.name.as_str(), entry)).collect();
-    let mut found = Tensors::new();
-    for entry in state.entries() {
-        let target = match &entry.content {
-            Content::Alias { target } => by_name.get(target.as_str()).copied().unwrap_or(entry),
-            _ => entry,
-        };
-        if target.has_root() && !target.is_dense() {
-            return None;
-        }
-        let root = if target.has_root() { target.root() } else { Digest::ZERO };
-        found.insert(&entry.name, Tensor(target.measured(), root));
+/// What stands under a name. Weights that are tied in one model may be loaded untied: an alias is what it points to.
+fn tensor<'a>(state: &'a State, name: &str) -> Option<&'a Entry> {
+    let find = |name: &str| {
+        let at = state.entries().binary_search_by(|entry| entry.name.as_bytes().cmp(name.as_bytes()));
+        at.ok().and_then(|at| state.entries().get(at))
+    };
+    match find(name) {
+        Some(Entry { content: Content::Alias { target }, .. }) => find(target),
+        found => found,
     }
-    Some(found)
 }
 
 /// Whether all receipts of its log are shown.
