@@ -132,6 +132,12 @@ def _count(opened: Opened) -> str:
     return f"{opened.entries[0].shape[0]} samples"
 
 
+def _batches(evidence: _Evidence) -> Answers:
+    steps = [receipt for receipt in evidence.lane if receipt.kind == "step"]
+    fed = [receipt for receipt in steps if any(receipt.fields["batch"])]
+    return [(f"the receipts of {len(fed)} of {len(steps)} steps bind a batch", fed[-1])] if fed else []
+
+
 def _workers(evidence: _Evidence) -> Answers:
     owner = evidence.genesis.fields["owner"]
     pinned = "as expected" if evidence.found["signer"]["pinned"] else "not pinned: anybody can make a key"
@@ -266,6 +272,7 @@ QUESTIONS: dict[str, Callable[[_Evidence], Answers]] = {
     "data origin": _origin,
     "data size": _size,
     "data commitment": _commitment,
+    "batches": _batches,
     "use of one record": _one_record,
     "trained by": _workers,
     "trained when": _own_clock,

@@ -187,7 +187,17 @@ class Run:
         return run
 
     def attach(self, model: Any, optimizer: Any, **options: Any) -> Any:
-        """Records every step of a PyTorch optimiser; see `counterfoil.torch.attach`."""
+        """Records every step of a PyTorch optimiser, and with `batches` what it was fed.
+
+        Args:
+            model: The model whose parameters the optimiser steps.
+            optimizer: A torch optimiser, a trainer's wrapper around one, or a list of them.
+            options: every, checkpoint_every, budget, also, restore, store_gradients, as of
+                `counterfoil.torch.attach`, which also says what is refused.
+
+        Returns:
+            The recorder, for its `log(loss=loss)`.
+        """
         recorder = importlib.import_module("counterfoil.torch").attach(self, model, optimizer, **options)
         self._summary = recorder.summary
         return recorder

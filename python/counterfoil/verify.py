@@ -133,6 +133,11 @@ class Verdict:
             f"  Time        {self.time}",
             f"  Transition  {self.transition}",
         ]
+        lines += [
+            f"  broken: {each.edge}: expected {each.expected}, found {each.actual}"
+            for each in self.broken[:5]
+        ]
+        lines += [f"  broken: {len(self.broken) - 5} more edges"] if len(self.broken) > 5 else []
         lines += [f"  missing: {text}" for text in self.missing]
         lines += [f"  note: {text}" for text in self.notes]
         return "\n".join(lines)
@@ -262,6 +267,13 @@ def judgement(
             f"there is no requirement {require!r}", expected=" or ".join(_NAMED), where="require"
         )
     requirement = _NAMED[str(require)] if named else dict(require)  # type: ignore[arg-type]
+    if recipe is not None and re.fullmatch("0x[0-9a-fA-F]{64}", recipe) is None:
+        raise InvalidInput(
+            f"{recipe!r} is no digest of a recipe; counterfoil inspect RUN and counterfoil doctor recipe FILE print it",
+            expected="0x and 64 hexadecimal digits",
+            actual=recipe,
+            where="recipe",
+        )
     return {
         "name": require
         if named

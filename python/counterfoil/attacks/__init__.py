@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -185,7 +186,9 @@ def scoreboard(folder: Path, names: Sequence[str] = ()) -> Iterator[Row]:
     unknown = sorted({*names} - {*known})
     if unknown:
         there, asked = ", ".join(sorted(known)), ", ".join(unknown)
-        raise InvalidInput(f"there is no attack {asked}; there are {there}", expected=there, actual=asked)
+        near = [each for name in unknown for each in get_close_matches(name, known, 1)]
+        hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {there}"
+        raise InvalidInput(f"there is no attack {asked}{hint}", expected=there, actual=asked)
     for name, attack in known.items():
         if not names or name in names:
             yield row(attack, folder / name)

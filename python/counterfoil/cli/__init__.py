@@ -42,6 +42,7 @@ from counterfoil.cli.options import (
     TrustedChain,
     finish,
     pins,
+    printable,
     working,
 )
 from counterfoil.cli.report import report
@@ -218,9 +219,19 @@ def fingerprint(
 
 
 @app.command()
-def inspect(run: RunFolder, json: Json = False) -> None:
+def inspect(
+    run: RunFolder,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print the recipe's files, to be read before it is pinned.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List what a run folder records, without judging it."""
     record = counterfoil.Record(run)
+    if recipe:
+        for name, content in sorted(record.recipe.items()):
+            typer.echo(printable(f"# {name}\n{content.decode(errors='replace').expandtabs()}"))
+        return
     receipts = [
         {
             "lane": f"{worker}/{lane}",

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import counterfoil
+from counterfoil.cli.options import printable
 from counterfoil.errors import InvalidInput, NotFound, ProofError
 
 REFUTED = 3
@@ -62,14 +63,14 @@ def verify(
     except ProofError as refused:
         found = {name: getattr(refused, name) for name in ("where", "expected", "actual")}
         found |= {"status": "refuted", "message": str(refused)}
-        typer.echo(json_format.dumps(found, indent=2) if json else _printable(f"refuted: {refused}"))
+        typer.echo(json_format.dumps(found, indent=2) if json else printable(f"refuted: {refused}"))
         raise typer.Exit(REFUTED) from None
     if json:
         shown = dataclasses.asdict(report)
         shown["receipt"] = None if report.receipt is None else "0x" + report.receipt.hex()
         typer.echo(json_format.dumps({"status": "verified", **shown}, indent=2))
     else:
-        typer.echo(_printable(str(report)))
+        typer.echo(printable(str(report)))
 
 
 @app.command()
@@ -91,10 +92,3 @@ def _interop() -> ModuleType:
         hint = "pip install 'counterfoil[interop]'"
         raise NotFound(f"{missing}; this command needs cryptography: {hint}", where="interop") from None
     return interop
-
-
-def _printable(text: str) -> str:
-    """Names come from whoever made the folder, and must not steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in text
-    )

@@ -66,3 +66,10 @@ def working(what: str) -> Iterator[None]:
     """A sign of life on the terminal, and nothing in a file or a pipe."""
     with Console(stderr=True).status(what):
         yield
+
+
+def printable(text: str) -> str:
+    """Names and files come from whoever made the folder, and must not steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in text
+    )

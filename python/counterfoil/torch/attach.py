@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import copy
 import functools
+import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -46,6 +47,23 @@ KEEP_BATCH = 32 << 20
 """Bytes below which a replayable run keeps a step's batch."""
 
 _active: dict[int, Recorder] = {}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses, before a trainer has begun, what `attach` would refuse when it has.
+
+    Raises:
+        InvalidInput: There is no such option; `.where` names it.
+    """
+    known = [
+        name for name in inspect.signature(attach).parameters if name not in ("run", "model", "optimizer")
+    ]
+    for name in options:
+        if name not in known:
+            there = ", ".join(known)
+            raise InvalidInput(
+                f"attach has no option {name}; there are {there}", expected=there, actual=name, where=name
+            )
 
 
 def attach(

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from counterfoil.torch.attach import check_options
 from counterfoil.torch.budget import STATE
 
 if TYPE_CHECKING:
@@ -27,11 +28,12 @@ class Callback(TrainerCallback):
         options: As of `counterfoil.torch.attach`.
 
     Raises:
-        InvalidInput: When training begins or steps, as `counterfoil.torch.attach`; or an argument of the
-            forward pass is no tensor, number or string.
+        InvalidInput: An option is unknown. When training begins or steps, as `counterfoil.torch.attach`; or an
+            argument of the forward pass is no tensor, number or string.
     """
 
     def __init__(self, run: Run, **options: Any) -> None:
+        check_options(options)
         self._run, self._options = run, options
         self._watched: torch.nn.Module | None = None
 

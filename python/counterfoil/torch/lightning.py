@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer, callbacks
 
+from counterfoil.torch.attach import check_options
 from counterfoil.torch.data import contents
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ class Callback(callbacks.Callback):
         options: As of `counterfoil.torch.attach`.
 
     Raises:
-        InvalidInput: When training begins or steps, as `counterfoil.torch.attach`.
+        InvalidInput: An option is unknown; when training begins or steps, as `counterfoil.torch.attach`.
     """
 
     def __init__(self, run: Run, **options: Any) -> None:
+        check_options(options)
         self._run, self._options = run, options
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

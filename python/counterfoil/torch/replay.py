@@ -132,8 +132,9 @@ def check_recipe(record: Record, pinned: str | None, run_untrusted: bool) -> Non
         raise InvalidInput("the recipe is not the pinned one", expected=pinned, actual=digest, where="recipe")
     if pinned is None and not run_untrusted:
         raise InvalidInput(
-            f"the recipe is the prover's code and was not run. Read {', '.join(names)} in {record.path}/recipe, "
-            f'then pin it with recipe="{digest}", or say run_untrusted=True',
+            f"the recipe is the prover's code and was not run. Read {', '.join(names)} (counterfoil inspect "
+            f'{record.path} --recipe prints it), then pin it with recipe="{digest}" (--recipe), or say '
+            "run_untrusted=True (--run-untrusted)",
             actual=digest,
             where="recipe",
         )

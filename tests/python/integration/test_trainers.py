@@ -244,3 +244,16 @@ def test_hugging_face_on_two_processes(tmp_path):
         ours, theirs = (record.opened(each)["contribution"].commitment.root for each in (own, other))
         applied = record.opened(own)["gradients"].commitment.root
         assert len({ours, theirs, applied}) == 3, "each rank's own, and what they made of both"
+
+
+@pytest.mark.parametrize("trainer", ["hf", "lightning"])
+def test_a_misspelt_option_is_refused_before_a_trainer_begins(trainer, tmp_path):
+    """It failed when training began, after the run had used its folder, and the second try met a folder in use."""
+    callback = importlib.import_module(f"counterfoil.torch.{trainer}").Callback
+    with (
+        counterfoil.Run.create(tmp_path / "run") as run,
+        pytest.raises(counterfoil.errors.InvalidInput) as refused,
+    ):
+        callback(run, checkpoint_evry=4)
+    assert refused.value.where == "checkpoint_evry" and "checkpoint_every" in str(refused.value)
+    callback(run, checkpoint_every=4)

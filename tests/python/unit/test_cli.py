@@ -83,7 +83,8 @@ def test_attacks_touch_no_key_of_the_user(command, home: Path, monkeypatch: pyte
     assert os.environ["COUNTERFOIL_HOME"] == str(home)
     code, _, err = command("attacks", "torn-tails")
     assert code == 1
-    assert "there is no attack torn-tails; there are" in err
+    assert "there is no attack torn-tails; did you mean torn-tail?" in err
+    assert "there is no attack nothing; there are" in command("attacks", "nothing")[2]
     monkeypatch.setattr("counterfoil.attacks.second_preimage.undefended", lambda case: "seen")
     code, out, _ = command("attacks", "second-preimage", "--json")
     assert (code, [row["outcome"] for row in json.loads(out)]) == (1, ["broken"])
@@ -356,3 +357,15 @@ def test_fingerprints_are_signed_from_the_command_line(command, tmp_path: Path) 
     assert code == 0 and output.startswith("3 fingerprints")
     assert command("verify", run)[0] == 0
     assert command("fingerprint", run, "--key", "0x07")[0] == 2
+
+
+def test_a_recipe_is_read_and_pinned_from_the_command_line(command, recorded: Path, tmp_path: Path) -> None:
+    """A bundle has no folder to read its recipe in; a path in the digest's place was a parser's message."""
+    bundle = tmp_path / "x.counterfoil"
+    counterfoil.export(recorded, bundle)
+    code, out, _ = command("inspect", bundle, "--recipe")
+    assert code == 0 and (recorded / "recipe/recipe.py").read_text() in out
+    code, _, err = command("replay", bundle)
+    assert code == 1 and f"counterfoil inspect {bundle} --recipe" in err
+    code, _, err = command("verify", bundle, "--recipe", "recipe.py")
+    assert code == 1 and "'recipe.py' is no digest of a recipe" in err

@@ -226,3 +226,16 @@ def test_the_command_answers_and_ends_as_verify_does(
 def test_a_clock_that_is_wrong_by_ages_stops_no_review(time: int, told: str) -> None:
     """A receipt's time is its signer's word, up to the year 584,556,019."""
     assert _date(SimpleNamespace(fields={"time": time})) == told  # type: ignore[arg-type]
+
+
+def test_steps_without_a_batch_are_told(tmp_path: Path) -> None:
+    """A training that records its dataset and forgot what it was fed looked complete."""
+    batch = {"batch": commit_tensors({"x": np.ones(2)})}
+    with Run.create(tmp_path / "run", key=Key.generate()) as run:
+        for step, fields in ((1, {}), (2, batch)):
+            run.record_step(step, {"gradients": commit_tensors({"w": 1.0})} | fields)
+    facts = review(tmp_path / "run", counterfoil.verify(tmp_path / "run"))
+    assert answers(facts, "batches") == ["the receipts of 1 of 2 steps bind a batch"]
+    train(tmp_path / "without")
+    facts = review(tmp_path / "without", counterfoil.verify(tmp_path / "without"))
+    assert evidence(facts, "batches") == [NOT_EVIDENCED]

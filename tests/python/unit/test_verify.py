@@ -375,3 +375,18 @@ def test_a_chain_that_does_not_hold_the_anchor_dates_nothing(copy: Path, tmp_pat
         with counterfoil.Run.open(run.path) as run:
             pass
     assert counterfoil.verify(copy, chain=other).time.startswith("none:")
+
+
+def test_a_printed_verdict_says_what_was_expected_and_found(copy: Path, secret: bytes) -> None:
+    """Whoever reads the text alone needs no second program to see what differs."""
+    sequences = [each.sequence for each in Record(copy).receipts() if each.kind == "step"]
+    kind = Ledger.read(samples.journal(copy)).receipts[sequences[0]].kind
+    bad = {at: lambda body: kind.with_word(body, "batch", bytes([7] * 32)) for at in sequences[:7]}
+    forgery.resign(copy, secret, bad)
+    with pytest.raises(Refuted) as refuted:
+        counterfoil.verify(copy)
+    verdict = refuted.value.verdict
+    lines = [line for line in str(verdict).splitlines() if line.startswith("  broken: ")]
+    first = verdict.broken[0]
+    assert lines[0] == f"  broken: {first.edge}: expected {first.expected}, found {first.actual}"
+    assert len(lines) == 6 and lines[5] == f"  broken: {len(verdict.broken) - 5} more edges"
