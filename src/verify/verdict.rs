@@ -102,6 +102,8 @@ pub struct Verdict {
     pub status: Status,
     /// What the status speaks of.
     pub requirement: String,
+    /// What of it is false, when something is: integrity, signer, recipe, re-execution.
+    pub refuted: Vec<&'static str>,
     /// What is required and not shown, with what to do next.
     pub missing: Vec<String>,
     /// Whether all links hold.
@@ -206,19 +208,25 @@ pub fn judge(findings: &Findings, judgement: &Judgement) -> Verdict {
     let mut missing = missing(findings, judgement, &signer, &time, &transition);
     missing.extend(outdated(findings, judgement));
     missing.extend(judgement.undecided.iter().chain(&findings.undecided).cloned());
-    let is_refuted = !integrity.intact
-        || !judgement.mismatches.is_empty()
-        || judgement.signer.is_some_and(|expected| findings.owner != Some(expected))
-        || judgement.recipe.is_some_and(|expected| expected != findings.recipe);
-    let status = match (is_refuted, missing.is_empty()) {
-        (true, _) => Status::Refuted,
-        (false, true) => Status::Verified,
-        (false, false) => Status::Undecided,
+    let refuted: Vec<&str> = [
+        ("integrity", !integrity.intact),
+        ("signer", judgement.signer.is_some_and(|expected| findings.owner != Some(expected))),
+        ("recipe", judgement.recipe.is_some_and(|expected| expected != findings.recipe)),
+        ("re-execution", !judgement.mismatches.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(what, is_false)| is_false.then_some(what))
+    .collect();
+    let status = match (refuted.is_empty(), missing.is_empty()) {
+        (false, _) => Status::Refuted,
+        (true, true) => Status::Verified,
+        (true, false) => Status::Undecided,
     };
     let begins = transition.begins;
     Verdict {
         status,
         requirement: judgement.name.clone(),
+        refuted,
         missing,
         integrity,
         signer,
@@ -405,6 +413,8 @@ pub fn headline(verdict: &Verdict) -> String {
                 false => format!("verified: integrity only (not shown: {})", absent.join(", ")),
             }
         }
+        // Of several requirements it says no more than of one: this is false.
+        (Status::Refuted, _) => format!("{shown}: {}", verdict.refuted.join(", ")),
         (_, requirement) => format!("{shown}: {requirement}"),
     }
 }

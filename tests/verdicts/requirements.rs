@@ -168,6 +168,14 @@ fn the_headline_names_what_is_not_shown() {
     let refuted = Run::of([step(2).item()]).build().verdict();
     assert_eq!(headline(&refuted), "refuted: integrity");
     assert_eq!(refuted.requirement, "integrity");
+    // Of an intact run the headline must not say that its integrity is refuted.
+    let others = |judgement: &mut Judgement| {
+        judgement.name = "integrity".into();
+        judgement.signer = Some(address(WORKER));
+        judgement.recipe = Some(Digest::repeat_byte(9));
+        judgement.mismatches = vec![Edge::new("step 7", 1, 2)];
+    };
+    assert_eq!(line(&others), "refuted: signer, recipe, re-execution");
 }
 
 #[test]
