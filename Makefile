@@ -57,7 +57,7 @@ test-rust: ## Tests of the core and the development chain
 test-python: .venv/.extension dist/.wheel ## Tests through Python, with independent oracles
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'not slow'
 
-test-slow: .venv/.extension ## The tests that train for long or in many processes: trainers, ranks, restarts (8 minutes)
+test-slow: .venv/.extension ## The tests that train for long or in many processes: trainers, ranks, restarts (20 minutes)
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist loadfile -m slow
 
 # Halmos passes with a warning when it left paths out, and that is no proof.

@@ -18,6 +18,8 @@ from counterfoil.errors import InvalidInput
 from counterfoil.torch import diff_live
 from hunted import STEPS
 
+pytestmark = pytest.mark.slow
+
 SPEC = {"seed": 1, "dropout": 0.0, "urandom": False}
 CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
 NARROW = {"ATEN_CPU_CAPABILITY": "default"}

@@ -20,6 +20,8 @@ from counterfoil.torch.process import Child
 from replays import MLP, STEPS, record
 from training import reason_of
 
+pytestmark = pytest.mark.slow
+
 replaying = importlib.import_module("counterfoil.torch.replay")
 
 
