@@ -554,3 +554,21 @@ def test_a_record_that_is_no_text_is_refused(training: Path, owner: Key, content
         pytest.raises(InvalidInput, match="record 1"),
     ):
         run.commit_records(["asked", content])  # type: ignore[list-item]
+
+
+def test_the_check_before_signing_agrees_with_verification(tmp_path: Path, owner: Key) -> None:
+    """An honest server with untied weights could sign nothing; another shape of equal bytes ended in StopIteration."""
+    with Run.create(tmp_path / "tied", key=owner) as run:
+        run.record_step(1, {"gradients": counterfoil.commit_tensors(WEIGHTS)})
+        run.store({"a": WEIGHTS["w"]})
+        tied = counterfoil.commit_tensors({"a": WEIGHTS["w"], "b": counterfoil.Alias("a")})
+        run.record_checkpoint(1, {"parameters": tied})
+    released = release(tmp_path / "tied", owner, [])
+    untied = counterfoil.commit_tensors({"a": WEIGHTS["w"], "b": WEIGHTS["w"]})
+    reshaped = counterfoil.commit_tensors({"a": WEIGHTS["w"].reshape(2, 300), "b": counterfoil.Alias("a")})
+    with Run.join(tmp_path / "tied", lane=2, key=owner, observes=True) as run:
+        with pytest.raises(InvalidInput, match="not the released ones") as refused:
+            alignment.record_output(run, released, "ask", "say", parameters=reshaped)
+        assert refused.value.where == "a" and "300" in str(refused.value.actual)
+        alignment.record_output(run, released, "ask", "say", parameters=untied)
+    assert "1 answers are bound to it" in noted(tmp_path / "tied", "released")
