@@ -59,6 +59,11 @@ def collection(preferences: Path, owner: Key, raters: list[Key]) -> bytes:
     return collect(preferences, owner, raters)
 
 
+def list_root(preferences: Path, collection: bytes) -> bytes:
+    record = Record(preferences)
+    return record.opened(preferences_of._collection(record, collection))["pairs"].commitment.root
+
+
 def train(path: Path, owner: Key, preferences: Path, collection: bytes, pairs: list[Pair]) -> Path:
     content = np.frombuffer(b"".join(pair.sample for pair in pairs), np.uint8).reshape(-1, 32)
     dataset = counterfoil.commit_tensors({"content": content}, keep=True)
@@ -176,11 +181,7 @@ def test_an_erased_pair_is_not_collected_and_not_compared(
     preferences: Path, collection: bytes, training: Path
 ) -> None:
     """Forgetting one person's record must leave the others comparable."""
-    root = (
-        Record(preferences)
-        .opened(preferences_of._collection(Record(preferences), collection))["pairs"]
-        .commitment.root
-    )
+    root = list_root(preferences, collection)
     counterfoil.erase(preferences, (root, 3))
     found = alignment.check(training, preferences)
     assert [number for number, each in enumerate(found) if each.pair is None] == [3]
@@ -214,11 +215,7 @@ def test_a_record_changed_after_it_was_signed_is_named(
     preferences: Path, collection: bytes, training: Path
 ) -> None:
     """Whoever keeps the records could show other pairs than the raters signed."""
-    root = (
-        Record(preferences)
-        .opened(preferences_of._collection(Record(preferences), collection))["pairs"]
-        .commitment.root
-    )
+    root = list_root(preferences, collection)
     path = preferences / "records" / root.hex()
     lines = path.read_text().splitlines()
     salt, content = lines[1].split()
@@ -448,11 +445,7 @@ def test_an_erased_pair_is_gone_from_every_list(
 ) -> None:
     """A record that stays in its rater's list comes back with the next collection."""
     found = alignment.collected(preferences, collection)
-    root = (
-        Record(preferences)
-        .opened(preferences_of._collection(Record(preferences), collection))["pairs"]
-        .commitment.root
-    )
+    root = list_root(preferences, collection)
     counterfoil.erase(preferences, (root, 1))
     content = found[1].pair._encode().hex()
     alone = found[1].pair != PAIRS[2]  # which the other rater signed under another salt
