@@ -21,7 +21,7 @@ PILOTS = ROOT / "examples" / "pilots"
 EVIDENCED = {
     "data origin", "data size", "data commitment", "use of one record", "trained by", "trained when", "machine",
     "specification", "hyperparameters", "seed, determinism", "code", "steps", "metrics in training", "evaluation",
-    "model weights", "released by",
+    "model weights", "released by", "batches",
 }  # fmt: skip
 
 
