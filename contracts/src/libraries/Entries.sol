@@ -10,6 +10,13 @@ library Entries {
     /// @dev What an entry has besides name, dtype and shape.
     uint256 private constant FIXED = 20 + 1 + 1 + 2 + 1 + 1 + 8 + 32 + 2;
 
+    /// @notice Whether the bytes begin as an entry without contents of its own: absent, an alias, or sharded.
+    function hasNoBytes(bytes calldata entry) internal pure returns (bool) {
+        if (entry.length < FIXED || bytes20(entry[:20]) != TAG) return false;
+        uint8 kind = uint8(entry[20]);
+        return kind == 1 || kind == 2 || kind == 4;
+    }
+
     /// @notice Reads an entry.
     /// @return isDense Whether the bytes are a dense entry; if not, nothing else is said.
     /// @return isBlinded Whether `root` is blinded.
