@@ -102,6 +102,7 @@ class Run:
         public: Sequence[str] = (),
         dataset: Commitment | None = None,
         session: Session | None = None,
+        nonce: bytes | None = None,
     ) -> Self:
         """Begins a run in a new folder.
 
@@ -119,6 +120,7 @@ class Run:
                 fixed by the first receipt.
             session: Another key that signs the steps: `key` then signs twice, the first receipt and
                 its permission for the session's key, and can stay in a wallet or a vault.
+            nonce: 32 bytes that take part in the run's id, such as those of an accepted job; random by default.
 
         Raises:
             RunExists: The folder is not empty.
@@ -126,14 +128,12 @@ class Run:
             KeyRefused: The device key cannot be used.
         """
         folder = Path(path)
-        document = {**(spec or {}), "policy": dict(policy or {}), "public": sorted(public)}
-        try:
-            text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
-        except (TypeError, ValueError) as refused:
-            raise InvalidInput(f"spec holds what JSON cannot: {refused}", where="spec") from None
+        text = specification(spec, policy, public)
+        if nonce is not None and len(nonce) != 32:
+            raise InvalidInput("a nonce has 32 bytes", actual=str(len(nonce)), where="nonce")
         key = key or Key.device()
         files = {} if recipe is None else _read_recipe(Path(recipe))
-        ledger = _native.Ledger.create(folder, text.encode(), files, dataset, key, _session_key(session))
+        ledger = _native.Ledger.create(folder, text, files, dataset, key, _session_key(session), nonce)
         return cls(folder, ledger, session.key if session else key, 0)
 
     @classmethod
@@ -630,6 +630,21 @@ class Run:
             ("recipe", "kept" if self.replayable else "none: steps cannot be executed again"),
         ]
         return card("Run", rows, mark=badge(state, GREY))
+
+
+def specification(
+    spec: Mapping[str, Any] | None, policy: Mapping[str, int] | None = None, public: Sequence[str] = ()
+) -> bytes:
+    """The bytes of `spec.json`, whose SHA-256 is the run's specification; arguments as of `Run.create`.
+
+    Raises:
+        InvalidInput: It holds what JSON cannot.
+    """
+    document = {**(spec or {}), "policy": dict(policy or {}), "public": sorted(public)}
+    try:
+        return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode()
+    except (TypeError, ValueError) as refused:
+        raise InvalidInput(f"spec holds what JSON cannot: {refused}", where="spec") from None
 
 
 def place(of: str, receipt: Receipt) -> dict[str, int | str | bytes]:

@@ -32,6 +32,8 @@ pub struct RunSettings {
     pub recipe: BTreeMap<String, Vec<u8>>,
     /// The samples that training draws from.
     pub dataset: Option<Field>,
+    /// What makes equal runs of one owner different; 32 random bytes if none.
+    pub nonce: Option<Digest>,
 }
 
 fn damaged(place: &Path, detail: impl ToString) -> LedgerError {

@@ -88,7 +88,7 @@ impl Ledger {
         let folder = RunFolder::create(folder, settings)?;
         let owner = signer.address();
         let pinned = crate::primitives::sha256(&[&settings.specification]);
-        let nonce = Digest::from(random()?);
+        let nonce = settings.nonce.map_or_else(|| random().map(Digest::from), Ok)?;
         let run = run_id(owner, pinned, 0, nonce);
         let recipe = recipe.map_or(Digest::ZERO, |state| state.commitment().digest(&Digest::ZERO));
         let floor = specification.floor().digest();

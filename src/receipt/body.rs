@@ -193,6 +193,11 @@ impl Body {
         }
     }
 
+    /// Hash of the EIP-712 type.
+    pub fn type_hash(&self) -> Digest {
+        self.kind.type_hash()
+    }
+
     /// The digest that is signed.
     ///
     /// # Source

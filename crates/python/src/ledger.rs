@@ -61,6 +61,14 @@ impl Receipt {
         PyBytes::new(py, self.0.digest.as_slice())
     }
 
+    /// Hash of its EIP-712 type, and its fields as signed, a word each.
+    #[getter]
+    fn encoded<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let body = self.body(py)?;
+        let hash = PyBytes::new(py, body.type_hash().as_slice());
+        Ok((hash, PyBytes::new(py, &body.encode())))
+    }
+
     /// The signature, 65 bytes.
     #[getter]
     fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -154,6 +162,14 @@ impl TreeHead {
         PyBytes::new(py, self.0.body.digest().as_slice())
     }
 
+    /// Hash of its EIP-712 type, and its fields as signed, a word each.
+    #[getter]
+    fn encoded<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let body = &self.0.body;
+        let hash = PyBytes::new(py, body.type_hash().as_slice());
+        Ok((hash, PyBytes::new(py, &body.encode())))
+    }
+
     /// The signature, 65 bytes.
     #[getter]
     fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -214,9 +230,10 @@ impl Ledger {
         dataset: Option<PyRef<'_, Commitment>>,
         key: &Key,
         session_key: Option<SessionKey<'_>>,
+        nonce: Option<[u8; 32]>,
     ) -> PyResult<Ledger> {
         let dataset = dataset.map(|commitment| field(py, &commitment)).transpose()?;
-        let settings = RunSettings { specification, recipe, dataset };
+        let settings = RunSettings { specification, recipe, dataset, nonce: nonce.map(Digest::from) };
         let (signer, session) = (Arc::clone(&key.0), session(session_key));
         enter(py, || CoreLedger::create(&folder, &settings, signer, session, &KeyFolder::of_user()?))
             .map(Ledger::new)
