@@ -11,7 +11,7 @@ contract Openings is IOpenings {
     /// @inheritdoc IOpenings
     function open(Opening calldata opening) external view returns (bytes32 digest, bytes memory name) {
         if (!Receipts.isStep(opening.body)) revert NotStep();
-        if (!Receipts.isState(opening.field)) revert NotState(opening.field);
+        if (opening.field >= 16 || !Receipts.isState(opening.field)) revert NotState(opening.field);
         name = States.checkChunk(opening);
         bytes32 actual = States.commitment(opening);
         bytes32 expected = bytes32(Receipts.word(opening.body, Receipts.HEADER + opening.field));

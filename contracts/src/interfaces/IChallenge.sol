@@ -13,7 +13,9 @@ import {ISubmissions} from "./ISubmissions.sol";
 /// its own bond: one that shows no fault reverts.
 /// @dev Receipts that a delegated key signed are judged by whoever verifies the run, not here.
 interface IChallenge is ISubmissions {
-    /// @notice Numbers of any size: what is demanded is taken modulo what there is.
+    /// @notice Where a kilobyte lies.
+    /// @param index The receipt. This and the two last are of any size, and taken modulo what there is.
+    /// @param field A state of steps, counted after the header; of checkpoints, 16 more.
     struct Place {
         uint64 index;
         uint8 field;
@@ -47,15 +49,15 @@ interface IChallenge is ISubmissions {
 
     function demandOf(bytes32 id) external view returns (Demand memory);
 
-    /// @notice Demands one kilobyte of a step's field from the worker.
+    /// @notice Demands one kilobyte of the worker.
     function demand(bytes32 job, IJobEscrow.Terms calldata terms, Place calldata place)
         external
         payable
         returns (bytes32 id);
 
     /// @notice Answers a demand. Anybody can; the worker has the fee. Of the opening, body and field are not read.
-    /// @dev The receipt at the place, taken modulo the head's size; a receipt that is no step, a field that was
-    /// not given, a state without entries, an entry without bytes: each is an answer too.
+    /// @dev The receipt at the place, taken modulo the head's size; a receipt of another kind, a field that was not
+    /// given, a state without entries, an entry without bytes: each is an answer too.
     function answer(
         bytes32 id,
         IJobEscrow.Terms calldata terms,

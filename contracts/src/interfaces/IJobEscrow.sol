@@ -14,7 +14,8 @@ interface IJobEscrow is IPurse {
     /// @param specification SHA-256 of the `spec.json` that is to be trained.
     /// @param pins Root over the values that steps must have (`IChallenge.provePin`); zero for none.
     /// @param pinCount Their number.
-    /// @param openable Bit n: field n of a step after the header must be opened on demand.
+    /// @param openable Bit n: field n of a step after the header must be opened on demand; bit 16 + n: field n of a
+    /// checkpoint, of which the last one is the result.
     /// @param units Work that is credited when the job is paid.
     /// @param reward The most that is paid, wei.
     /// @param stake Of the worker's stake, what answers for the job, wei.
@@ -30,7 +31,7 @@ interface IJobEscrow is IPurse {
         bytes32 specification;
         bytes32 pins;
         uint64 pinCount;
-        uint16 openable;
+        uint32 openable;
         uint64 units;
         uint128 reward;
         uint128 stake;
@@ -98,6 +99,8 @@ interface IJobEscrow is IPurse {
     error StillOpen(uint32 count);
     /// @notice What is submitted is not the job's run, closed without an error, with the units asked for.
     error WrongClose(uint8 word);
+    /// @notice The receipt before is no checkpoint of the run's last step that has parameters.
+    error WrongResult(uint8 word);
     /// @notice The receipt is not at the end of the anchored head.
     error NotAnchored(bytes32 log, uint64 anchor);
 
@@ -130,13 +133,15 @@ interface IJobEscrow is IPurse {
     /// this one, so that no receipt of it was signed earlier.
     function accept(bytes32 job, Terms calldata terms) external returns (bytes32 run, bytes32 nonce);
 
-    /// @notice Submits the run: its close receipt, which is the last one of an anchored head.
+    /// @notice Submits the run: its close receipt, which is the last one of an anchored head, and the checkpoint of its
+    /// last step, directly before it.
     function submit(
         bytes32 job,
         Terms calldata terms,
         uint64 anchor,
         IRunLedger.Head calldata head,
-        Receipts.Included calldata close
+        Receipts.Included calldata close,
+        Receipts.Included calldata result
     ) external;
 
     /// @notice Pays the worker, after the challenge window, if nothing is open. Anybody can.

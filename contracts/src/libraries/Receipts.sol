@@ -20,6 +20,11 @@ library Receipts {
         "bytes32 hyperparameters,bytes32 randomness,bytes32 environment,bytes32 metrics,uint64 workUnits,"
         "bytes32 extensions)"
     );
+    bytes32 internal constant CHECKPOINT = keccak256(
+        "CheckpointV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 sequence,bytes32 previous,"
+        "bytes32 delegation,uint64 time,uint64 step,bytes32 parameters,bytes32 optimizer,bytes32 buffers,"
+        "bytes32 hyperparameters,bytes32 randomness,bytes32 environment,bytes32 extensions)"
+    );
     bytes32 internal constant CLOSE = keccak256(
         "CloseV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 sequence,bytes32 previous,"
         "bytes32 delegation,uint64 time,uint32 reason,uint64 step,uint64 workUnits,bytes32 extensions)"
@@ -41,8 +46,10 @@ library Receipts {
     /// @dev Words of the header, and where what follows it begins.
     uint256 internal constant HEADER = 8;
     uint256 private constant STEP_WORDS = 23;
-    /// @dev The fields of a step after the header that hold states: batch to metrics, and extensions.
-    uint256 private constant STATES = 0x5ffc;
+    uint256 internal constant CHECKPOINT_WORDS = 16;
+    /// @dev The fields after the header that hold states: of a step batch to metrics, and extensions; of a checkpoint,
+    /// 16 bits further on, all but the step.
+    uint256 private constant STATES = 0xfe5ffc;
 
     /// @notice What was signed.
     /// @param typeHash Hash of the EIP-712 type.
@@ -89,6 +96,11 @@ library Receipts {
         return uint256(bytes32(body[32 * index:32 * index + 32]));
     }
 
+    /// @notice Whether the bytes can be a receipt or head of a run and worker.
+    function isOf(bytes calldata body, bytes32 run, address worker) internal pure returns (bool) {
+        return body.length >= 32 * HEADER && bytes32(word(body, 1)) == run && word(body, 2) == uint160(worker);
+    }
+
     /// @notice Whether the bytes are the body of a step whose numbers fit their types.
     function isStep(bytes calldata body) internal pure returns (bool) {
         if (body.length != 32 * STEP_WORDS || word(body, 0) != 1) return false;
@@ -98,7 +110,7 @@ library Receipts {
         return excess == 0;
     }
 
-    /// @notice Whether a step's field after the header holds a state.
+    /// @notice Whether a field after the header holds a state: of steps those below 16, of checkpoints from 16 on.
     function isState(uint8 field) internal pure returns (bool) {
         return (STATES >> field) & 1 == 1;
     }

@@ -91,7 +91,8 @@ contract Challenge is IChallenge, Submissions {
         IJobEscrow.Job memory known = read(job, terms);
         bool isHead = one.typeHash == Receipts.HEAD;
         if (isHead != (other.typeHash == Receipts.HEAD)) revert NoFault();
-        if (!isOf(known, one.body) || !isOf(known, other.body)) revert NoFault();
+        if (!Receipts.isOf(one.body, known.run, known.worker)) revert NoFault();
+        if (!Receipts.isOf(other.body, known.run, known.worker)) revert NoFault();
         // Lane, and the sequence of receipts or the size of heads.
         for (uint256 word = 3; word < 5; ++word) {
             if (Receipts.word(one.body, word) != Receipts.word(other.body, word)) revert NoFault();
@@ -114,8 +115,8 @@ contract Challenge is IChallenge, Submissions {
         IJobEscrow.Job memory known = read(job, terms);
         includes(known, head, receipt);
         bytes calldata body = receipt.receipt.body;
-        bool isInPlace =
-            isOf(known, body) && Receipts.word(body, 3) == 0 && Receipts.word(body, 4) == receipt.index;
+        bool isInPlace = Receipts.isOf(body, known.run, known.worker) && Receipts.word(body, 3) == 0
+            && Receipts.word(body, 4) == receipt.index;
         if (isInPlace) {
             if (receipt.index == 0) revert NoFault();
             includes(known, head, before);
@@ -156,7 +157,9 @@ contract Challenge is IChallenge, Submissions {
         if (!Rfc9162.includes(terms.pins, terms.pinCount, Rfc9162.leafHash(pin), pinIndex, pinProof)) {
             revert NoFault();
         }
-        checkOpening(step.receipt, opening.field, opening);
+        // Pins speak of steps.
+        if (opening.field >= 16) revert NoFault();
+        checkOpening(stateOf(step.receipt, opening.field), opening);
         bytes calldata name = States.checkChunk(opening);
         if (opening.chunkIndex != 0 || !isPinned(pin, step.receipt.body, opening.field, name)) {
             revert NoFault();
@@ -176,12 +179,6 @@ contract Challenge is IChallenge, Submissions {
         VAULT.slash(known.worker, terms.stake, isLocked, by);
     }
 
-    /// @dev Whether the bytes can be a receipt or head of the job's run and worker.
-    function isOf(IJobEscrow.Job memory job, bytes calldata body) private pure returns (bool) {
-        return body.length >= 32 * Receipts.HEADER && bytes32(Receipts.word(body, 1)) == job.run
-            && Receipts.word(body, 2) == uint160(job.worker);
-    }
-
     function isSigned(IJobEscrow.Job memory job, Receipts.Signed calldata signed)
         private
         pure
@@ -195,10 +192,10 @@ contract Challenge is IChallenge, Submissions {
         Receipts.Signed calldata receipt,
         IOpenings.Opening calldata opening
     ) private view {
-        if (receipt.typeHash != Receipts.STEP) return;
         uint8 field = place.field;
-        if (!Receipts.isStep(receipt.body)) revert IOpenings.NotStep();
-        bytes32 word = bytes32(Receipts.word(receipt.body, Receipts.HEADER + field));
+        bool ofStep = field < 16;
+        if (receipt.typeHash != (ofStep ? Receipts.STEP : Receipts.CHECKPOINT)) return;
+        bytes32 word = stateOf(receipt, field);
         if (word == 0) return;
         if (opening.count == 0) {
             bytes32 empty = States.emptyCommitment(opening.blind);
@@ -206,7 +203,7 @@ contract Challenge is IChallenge, Submissions {
             return;
         }
         same(place.entry % opening.count, opening.entryIndex);
-        checkOpening(receipt, field, opening);
+        checkOpening(word, opening);
         if (Entries.hasNoBytes(opening.entry)) return;
         (bool isDense,,, uint64 size,) = Entries.read(opening.entry);
         if (!isDense) revert IOpenings.NotDense();
@@ -215,14 +212,18 @@ contract Challenge is IChallenge, Submissions {
         States.checkChunk(opening);
     }
 
-    /// @dev The opened entry stands in the field of a step.
-    function checkOpening(Receipts.Signed calldata receipt, uint8 field, IOpenings.Opening calldata opening)
-        private
-        view
-    {
-        if (receipt.typeHash != Receipts.STEP || !Receipts.isStep(receipt.body)) revert IOpenings.NotStep();
+    /// @dev A field of a step, or from 16 on of a checkpoint.
+    function stateOf(Receipts.Signed calldata receipt, uint8 field) private pure returns (bytes32) {
         if (!Receipts.isState(field)) revert IOpenings.NotState(field);
-        bytes32 expected = bytes32(Receipts.word(receipt.body, Receipts.HEADER + field));
+        bool isWhole = field < 16
+            ? receipt.typeHash == Receipts.STEP && Receipts.isStep(receipt.body)
+            : receipt.body.length == 32 * Receipts.CHECKPOINT_WORDS;
+        if (!isWhole) revert IOpenings.NotStep();
+        return bytes32(Receipts.word(receipt.body, Receipts.HEADER + field % 16));
+    }
+
+    /// @dev The opened entry stands in the state of this digest.
+    function checkOpening(bytes32 expected, IOpenings.Opening calldata opening) private view {
         bytes32 actual = States.commitment(opening);
         if (actual != expected) revert IOpenings.WrongCommitment(expected, actual);
     }

@@ -168,17 +168,21 @@ contract JobEscrow is IJobEscrow, Purse {
         Terms calldata terms,
         uint64 anchor,
         IRunLedger.Head calldata head,
-        Receipts.Included calldata close
+        Receipts.Included calldata close,
+        Receipts.Included calldata result
     ) external {
         Job storage known = read(job, terms, State.Accepted);
         address worker = known.worker;
         if (msg.sender != worker) revert NotAllowed(msg.sender);
         if (block.timestamp >= terms.workEnds) revert TooLate(terms.workEnds);
         checkClose(known.run, worker, terms.units, close.receipt);
+        checkResult(known.run, worker, close.receipt.body, result.receipt);
         bytes32 log = Receipts.logId(known.run, worker, 0);
-        if (close.index + 1 != head.size || !Receipts.isIncluded(LEDGER, log, anchor, head, close)) {
-            revert NotAnchored(log, anchor);
-        }
+        bool isAtEnd = close.index + 1 == head.size && result.index + 1 == close.index;
+        if (
+            !isAtEnd || !Receipts.isIncluded(LEDGER, log, anchor, head, close)
+                || !Receipts.isIncluded(LEDGER, log, anchor, head, result)
+        ) revert NotAnchored(log, anchor);
         uint64 ends = uint64(block.timestamp) + terms.challengeWindow;
         (known.state, known.anchor, known.challengeEnds) = (State.Submitted, anchor, ends);
         owe(worker, terms.deposit);
@@ -266,13 +270,25 @@ contract JobEscrow is IJobEscrow, Purse {
     {
         bytes calldata body = close.body;
         if (close.typeHash != Receipts.CLOSE || body.length != 32 * 12) revert WrongClose(0);
-        if (bytes32(Receipts.word(body, 1)) != run) revert WrongClose(1);
-        if (Receipts.word(body, 2) != uint160(worker)) revert WrongClose(2);
+        if (!Receipts.isOf(body, run, worker)) revert WrongClose(1);
         if (Receipts.word(body, 3) != 0) revert WrongClose(3);
         if (Receipts.word(body, 8) != 0) revert WrongClose(8);
         if (Receipts.word(body, 10) < units) revert WrongClose(10);
         // A key that the worker delegated to is judged by whoever verifies the run.
         bool isOwn = Receipts.signerOf(close) == worker;
         if (!isOwn && Receipts.word(body, 6) == 0) revert WrongClose(6);
+    }
+
+    function checkResult(bytes32 run, address worker, bytes calldata close, Receipts.Signed calldata result)
+        private
+        pure
+    {
+        bytes calldata body = result.body;
+        bool isCheckpoint =
+            result.typeHash == Receipts.CHECKPOINT && body.length == 32 * Receipts.CHECKPOINT_WORDS;
+        if (!isCheckpoint) revert WrongResult(0);
+        if (!Receipts.isOf(body, run, worker)) revert WrongResult(1);
+        if (Receipts.word(body, 8) != Receipts.word(close, 9)) revert WrongResult(8);
+        if (Receipts.word(body, 9) == 0) revert WrongResult(9);
     }
 }

@@ -1,0 +1,373 @@
+"""Workers, verifiers and challengers that run unattended.
+
+An agent looks at the chain and does what is due, so it can be stopped anywhere and started again. What the chain does
+not carry lies in a folder that all of them see, the *board*: `<job>/spec.json` and `<job>/recipe.py` of the requester,
+`<job>/run.counterfoil` of the worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from counterfoil._native import DEVELOPMENT_CHAIN, Key, Receipt, Record
+from counterfoil.bundle import export
+from counterfoil.errors import ChainError, CounterfoilError, NotFound
+from counterfoil.market import faults
+from counterfoil.market.client import Job, Market, State, now
+
+SPECIFICATION, RECIPE, DELIVERY = "spec.json", "recipe.py", "run.counterfoil"
+_PAUSE = 0.3
+
+
+def publish(board: Path, job: Job, specification: bytes, recipe: str | os.PathLike[str]) -> None:
+    """Lays a job's specification and recipe onto the board."""
+    folder = place(board, job)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE).write_bytes(Path(recipe).read_bytes())
+    (folder / SPECIFICATION).write_bytes(specification)
+
+
+def place(board: Path, job: Job) -> Path:
+    """Where a job's files lie."""
+    return board / job.id.hex()
+
+
+class Agent:
+    """What all agents have in common.
+
+    Args:
+        market: The market.
+        key: Signs the agent's transactions.
+        board: The folder that all see.
+        say: Is told what the agent did, and why something was refused; a line each.
+    """
+
+    def __init__(self, market: Market, key: Key, board: Path, say: Callable[[str], None] = print) -> None:
+        self.market, self.key, self.board, self._say = market, key, board, say
+        self._jobs: dict[bytes, Job] = {}
+
+    def tick(self) -> None:
+        """Does what is due, once."""
+        raise NotImplementedError
+
+    def run(self, is_over: Callable[[], bool]) -> None:
+        """Does what is due until `is_over` says so."""
+        while not is_over():
+            self.tick()
+            time.sleep(_PAUSE)
+
+    def jobs(self) -> list[Job]:
+        """All jobs known so far."""
+        last = max((job.block for job in self._jobs.values()), default=0)
+        self._jobs |= {job.id: job for job in self.market.jobs(last)}
+        return list(self._jobs.values())
+
+    def attempt(self, what: str, call: Callable[[], Any]) -> bool:
+        """Tells what was done, or why the chain refused it: a deadline passed, or somebody else was first."""
+        try:
+            call()
+        except ChainError as refused:
+            self._say(f"{what}: not done: {refused}")
+            return False
+        self._say(what)
+        return True
+
+    def claim(self) -> None:
+        """Withdraws what is owed."""
+        if self.market.owed(self.key.address):
+            self.attempt("withdraws what is owed", lambda: self.market.claim(self.key))
+
+    def tend(self, job: Job) -> list[dict[str, Any]]:
+        """Draws and settles a job's disputes when that is due; the rounds that are open."""
+        rounds = []
+        for event in self.market.disputes.events("Disputed", job.block, job=job.id):
+            id, begun = event["fields"]["id"], event["block"]
+            dispute = self.market.disputes.read("disputeOf", id)
+            if dispute["verdict"]:
+                continue
+            rounds_ = [self.market.disputes.read("roundOf", id, number) for number in (0, 1)]
+            number = int(dispute["isAppealed"])
+            round = rounds_[number]
+            vote = self.market.parameters.vote
+            is_drawn = any(round["beacon"])
+            end = round["commitEnds"] + vote if is_drawn else round["drawEnds"]
+            if not is_drawn and now() < end:
+                self._draw(id, number, begun)
+            elif now() >= end + (0 if number else vote):
+                self.attempt("settles a dispute", lambda id=id: self.market.settle(job, id, self.key))
+            rounds.append({"id": id, "number": number, "index": dispute["index"], "end": end} | round)
+        return rounds
+
+    def _draw(self, id: bytes, number: int, begun: int) -> None:
+        # A development chain has no blocks but those of its transactions: the first call makes the one that decides.
+        latest = int(self.market.chain.rpc("eth_blockNumber"), 16)
+        if latest > begun or self.market.chain.chain_id == DEVELOPMENT_CHAIN:
+            self.market.disputes.send("draw", id, key=self.key)
+            if any(self.market.disputes.read("roundOf", id, number)["beacon"]):
+                self._say("draws a panel")
+
+    def delivered(self, job: Job) -> Record | None:
+        """The run that was delivered for a job, if it is the one that was submitted."""
+        path, state = place(self.board, job) / DELIVERY, self.market.state(job)
+        try:
+            record = Record(path)
+        except CounterfoilError:
+            return None
+        head, anchor = record.tree_head(), state["anchor"]
+        is_own = record.run is not None and bytes.fromhex(record.run[2:]) == state["run"] and head is not None
+        anchors = [each for each in record.anchors if int(each["index"]) == anchor]
+        is_submitted = is_own and any(int(each["size"]) == head.size for each in anchors)  # type: ignore[union-attr]
+        return record if is_submitted else None
+
+
+class Worker(Agent):
+    """Bids for jobs, trains, submits, delivers, answers demands and collects.
+
+    Args:
+        market, key, board, say: As of `Agent`.
+        folder: Where runs are recorded.
+        price: What to ask for a job with this specification, wei; None for no bid.
+        train: Records the run: gets the specification's bytes, the recipe's path, the nonce and the folder.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        key: Key,
+        board: Path,
+        *,
+        folder: Path,
+        price: Callable[[Job, dict[str, Any]], int | None],
+        train: Callable[[bytes, Path, bytes, Path], None],
+        say: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__(market, key, board, say)
+        self._folder, self._price, self._train = folder, price, train
+
+    def tick(self) -> None:
+        """Does what is due, once; trains where a job was accepted."""
+        for job in self.jobs():
+            state = self.market.state(job)
+            is_mine = state["worker"].lower() == self.key.address.lower()
+            if state["state"] == State.POSTED:
+                self._bid(job, is_mine)
+            elif is_mine and state["state"] == State.ACCEPTED and now() < job.terms.work_ends:
+                self._work(job)
+            elif is_mine and state["state"] == State.SUBMITTED:
+                self._answer(job)
+                if now() >= state["challengeEnds"] and not state["open"]:
+                    self.attempt("has its work paid", lambda job=job: self.market.finalise(job, self.key))
+        self.claim()
+
+    def _bid(self, job: Job, is_leading: bool) -> None:
+        terms, own = job.terms, {"bidder": self.key.address}
+        has_bid = bool(self.market.escrow.events("BidMade", job.block, job=job.id, **own))
+        if now() < terms.bidding_ends:
+            content = self._read(job)
+            if has_bid or content is None:
+                return
+            price = self._price(job, json.loads(content))
+            if price is not None and self.market.stake(self.key.address)["free"] >= terms.stake:
+                self.attempt("bids in a sealed envelope", lambda: self.market.bid(job, price, self.key))
+        elif now() < terms.reveal_ends:
+            if has_bid and not self.market.escrow.events("BidRevealed", job.block, job=job.id, **own):
+                self.attempt("reveals its bid", lambda: self.market.reveal(job, self.key))
+        elif is_leading and now() < terms.accept_ends:
+            self.attempt("accepts the job", lambda: self.market.accept(job, self.key))
+
+    def _read(self, job: Job) -> bytes | None:
+        """The specification, if it lies on the board and is the one that the job names."""
+        try:
+            content = (place(self.board, job) / SPECIFICATION).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content if hashlib.sha256(content).digest() == job.terms.specification else None
+
+    def _work(self, job: Job) -> None:
+        content, path = self._read(job), self._folder / job.id.hex()
+        if content is None:
+            return
+        if not path.exists():
+            self._say("trains")
+            self._train(content, place(self.board, job) / RECIPE, self.market.nonce(job), path)
+        elif Record(path).receipts()[-1].kind != "close":
+            # Recorded anew under the same nonce it would have two histories, which costs the stake.
+            self._say(f"{path} is not closed: go on with it by `Run.open`, and never record it anew")
+            return
+        if self.attempt("submits the run", lambda: self.market.submit(job, path, self.key)):
+            self._deliver(job, path)
+
+    def _deliver(self, job: Job, path: Path) -> None:
+        target = place(self.board, job) / DELIVERY
+        partial = target.with_suffix(".partial")
+        export(path, partial, key=self.key)
+        partial.replace(target)
+        self._say("delivers the run")
+
+    def _answer(self, job: Job) -> None:
+        path = self._folder / job.id.hex()
+        if not (place(self.board, job) / DELIVERY).exists():
+            self._deliver(job, path)
+        for event in self.market.challenge.events("Demanded", job.block, job=job.id):
+            id = event["fields"]["id"]
+            demand = self.market.challenge.read("demandOf", id)
+            if not demand["isSettled"] and now() < demand["answerEnds"]:
+                record = Record(path)
+                self.attempt(
+                    "answers a demand", lambda id=id, record=record: self.market.answer(job, id, record, self.key)
+                )
+
+
+class Verifier(Agent):
+    """Sits on panels: executes disputed steps again, promises its vote and reveals it.
+
+    Args:
+        market, key, board, say: As of `Agent`.
+        execute: Executes a step of a run again under a beacon: outcome (1 as recorded, 2 otherwise) and answer of
+            docs/format.md, section 16; None if it cannot be executed, and then there is no vote.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        key: Key,
+        board: Path,
+        *,
+        execute: Callable[[Job, Record, Receipt, bytes], tuple[int, bytes] | None],
+        say: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__(market, key, board, say)
+        self._execute = execute
+        self._voted: set[tuple[bytes, int]] = set()
+        self._enlisted = 0
+
+    def tick(self) -> None:
+        """Enlists for the next epoch, and votes where it was drawn."""
+        following = now() // self.market.parameters.epoch + 1
+        if following > self._enlisted:
+            known = self.market.disputes.events("Enlisted", epoch=following, verifier=self.key.address)
+            if known or self.attempt(
+                f"enlists for epoch {following}", lambda: self.market.enlist(self.key)
+            ):
+                self._enlisted = following
+        for job in self.jobs():
+            if self.market.state(job)["state"] == State.SUBMITTED:
+                for round in self.tend(job):
+                    if self.key.address.lower() in (each.lower() for each in round["panel"]):
+                        self._vote(job, round)
+        self.claim()
+
+    def _vote(self, job: Job, round: dict[str, Any]) -> None:
+        key = (round["id"], round["number"])
+        if now() < round["commitEnds"]:
+            if key not in self._voted:
+                self._promise(job, round)
+        elif now() < round["end"] and not self.market.disputes.events(
+            "Voted", job.block, id=round["id"], verifier=self.key.address
+        ):
+            try:
+                self.attempt("reveals its vote", lambda: self.market.reveal_vote(*key, self.key))
+            except NotFound:
+                pass  # it did not vote
+
+    def _promise(self, job: Job, round: dict[str, Any]) -> None:
+        record = self.delivered(job)
+        if record is None:
+            return
+        self._voted.add((round["id"], round["number"]))
+        found = self._execute(job, record, record.receipts()[round["index"]], round["beacon"])
+        if found is None:
+            self._say("cannot execute the step, and does not vote")
+            return
+        outcome, answer = found
+        said = {1: "it came out as recorded", 2: "it came out otherwise"}[outcome]
+        if self.attempt(
+            f"executed receipt {round['index']} again and promises its vote",
+            lambda: self.market.vote(round["id"], round["number"], outcome, answer, self.key),
+        ):
+            self._say(f"(in its envelope: {said})")
+
+
+class Challenger(Agent):
+    """Looks through submitted runs: proves faults to the chain, disputes wrong steps, demands what was not delivered.
+
+    Args:
+        market, key, board, say: As of `Agent`.
+        check: Looks through a delivered run: the step receipt to dispute; None if it finds none.
+        grace: Seconds after which a run that was not delivered is demanded.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        key: Key,
+        board: Path,
+        *,
+        check: Callable[[Job, Record], Receipt | None],
+        grace: float = 5.0,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__(market, key, board, say)
+        self._check, self._grace = check, grace
+        self._seen: dict[bytes, float] = {}
+        self._examined: set[bytes] = set()
+
+    def tick(self) -> None:
+        """Examines each submitted run once, and brings its own disputes and demands to their end."""
+        for job in self.jobs():
+            if self.market.state(job)["state"] != State.SUBMITTED:
+                continue
+            if job.id not in self._examined:
+                self._examine(job)
+            self.tend(job)
+            self._expire(job)
+        self.claim()
+
+    def _examine(self, job: Job) -> None:
+        record = self.delivered(job)
+        if record is None:
+            first = self._seen.setdefault(job.id, time.monotonic())
+            if time.monotonic() - first > self._grace:
+                self._examined.add(job.id)
+                self._demand(job)
+            return
+        self._examined.add(job.id)
+        fault = faults.find(job, record)
+        if fault is not None:
+            self.attempt(f"shows the chain a fault: {fault[0]}", lambda: self.market.prove(job, fault, self.key))
+            return
+        step = self._check(job, record)
+        if step is None:
+            self._say("finds nothing to dispute")
+        else:
+            self.attempt(
+                f"disputes step {step.fields['step']}",
+                lambda: self.market.dispute(job, record, step, self.key),
+            )
+
+    def _demand(self, job: Job) -> None:
+        from counterfoil.market.terms import FIELDS
+
+        fields = [field for bit, field in enumerate(FIELDS) if job.terms.openable >> bit & 1]
+        if not fields:
+            self._say("the run was not delivered, and the job lets nobody demand it")
+            return
+        place = (*(int.from_bytes(os.urandom(8)),), fields[0], int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8)))
+        self.attempt(
+            "the run was not delivered: demands a kilobyte of it", lambda: self.market.demand(job, place, self.key)
+        )
+
+    def _expire(self, job: Job) -> None:
+        for event in self.market.challenge.events("Demanded", job.block, job=job.id, by=self.key.address):
+            id = event["fields"]["id"]
+            demand = self.market.challenge.read("demandOf", id)
+            if not demand["isSettled"] and now() >= demand["answerEnds"]:
+                self.attempt(
+                    "convicts a worker that did not answer", lambda id=id: self.market.expire(job, id, self.key)
+                )

@@ -1,0 +1,73 @@
+"""Faults of a submitted run that the chain decides, found in what was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from counterfoil import merkle
+from counterfoil._native import Receipt, Record
+from counterfoil.market import proofs
+from counterfoil.market.client import Job
+from counterfoil.market.terms import FIELDS, pins
+
+Fault = tuple[str, tuple[Any, ...]]
+"""A function of `IChallenge`, and its arguments behind the job and its terms."""
+
+
+def find(job: Job, record: Record, other: Record | None = None) -> Fault | None:
+    """The first fault that the contract `Challenge` would convict the run's worker of.
+
+    Args:
+        job: The job that the run was submitted for.
+        record: The delivered run.
+        other: The same run from elsewhere, to be searched for another history.
+
+    Returns:
+        What `Market.prove` takes; None where there is no such fault. A run without one can still be wrong:
+        `counterfoil.verify` and a replay see more, and the chain decides only what receipts show.
+    """
+    return next(_faults(job, record, other), None)
+
+
+def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
+    head = record.tree_head()
+    if head is None:
+        return
+    receipts = record.receipts()[: head.size]
+    worker, shown = receipts[0].fields["owner"], proofs.head(head)
+    for receipt, before in zip(receipts, [None, *receipts], strict=False):
+        fields = receipt.fields
+        is_in_place = (
+            fields["run"].hex() == record.run[2:]
+            and fields["worker"].lower() == worker.lower()
+            and (fields["lane"], fields["sequence"]) == (0, receipt.sequence)
+        )
+        if before is not None and not (is_in_place and fields["previous"] == before.digest):
+            pair = (proofs.included(receipts, each.sequence) for each in (receipt, before))
+            yield "proveMisplaced", (shown, *pair)
+        if not any(fields["delegation"]) and receipt.signer.lower() != worker.lower():
+            yield "proveSignature", (shown, proofs.included(receipts, receipt.sequence))
+    yield from _pinned(record, receipts, shown)
+    for one, another in zip(receipts, other.receipts() if other is not None else (), strict=False):
+        if one.digest != another.digest and another.signer.lower() == worker.lower():
+            yield "proveContradiction", (proofs.signed(one), proofs.signed(another))
+
+
+def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> Iterator[Fault]:
+    leaves = pins(record.spec)
+    wanted = [(each["step"], each["field"], each["name"], bytes.fromhex(each["value"])) for each in record.spec.get("pins", [])]
+    for receipt in (each for each in receipts if each.kind == "step"):
+        for number, (step, field, name, value) in enumerate(wanted):
+            if step not in (0, receipt.fields["step"]):
+                continue
+            opened = record.opened(receipt).get(field)
+            names = [] if opened is None else [entry.name for entry in opened.entries]
+            if name not in names:
+                continue
+            opening = proofs.opening(record, receipt, field, names.index(name), 0)
+            if opening["chunk"] != value:
+                proof = merkle.inclusion_proof(leaves, number)
+                included = proofs.included(receipts, receipt.sequence)
+                opening |= {"field": FIELDS.index(field)}
+                yield "provePin", (shown, included, opening, leaves[number], number, proof)
