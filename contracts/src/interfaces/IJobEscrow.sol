@@ -80,7 +80,9 @@ interface IJobEscrow is IPurse {
     event BidMade(bytes32 indexed job, address indexed bidder, bytes32 commitment);
     event BidRevealed(bytes32 indexed job, address indexed bidder, uint128 price, bool isLeading);
     event Accepted(bytes32 indexed job, address indexed worker, bytes32 run, bytes32 nonce);
-    event Submitted(bytes32 indexed job, address indexed worker, uint64 anchor, uint64 challengeEnds);
+    event Submitted(
+        bytes32 indexed job, address indexed worker, uint64 anchor, uint64 size, uint64 challengeEnds
+    );
     event Paid(bytes32 indexed job, address indexed worker, uint256 amount);
     event Refused(bytes32 indexed job, address indexed by, uint256 bounty);
     event Cancelled(bytes32 indexed job);

@@ -186,7 +186,7 @@ contract JobEscrow is IJobEscrow, Purse {
         uint64 ends = uint64(block.timestamp) + terms.challengeWindow;
         (known.state, known.anchor, known.challengeEnds) = (State.Submitted, anchor, ends);
         owe(worker, terms.deposit);
-        emit Submitted(job, worker, anchor, ends);
+        emit Submitted(job, worker, anchor, head.size, ends);
     }
 
     /// @inheritdoc IJobEscrow
