@@ -16,7 +16,7 @@ interface IJobEscrow is IPurse {
     /// @param pinCount Their number.
     /// @param openable Bit n: field n of a step after the header must be opened on demand; bit 16 + n: field n of a
     /// checkpoint, of which the last one is the result.
-    /// @param units Work that is credited when the job is paid.
+    /// @param units Steps that the run must have; what is credited when the job is paid.
     /// @param reward The most that is paid, wei.
     /// @param stake Of the worker's stake, what answers for the job, wei.
     /// @param deposit Of each bid, wei: lost by whoever does not reveal, accept or submit.
@@ -99,7 +99,7 @@ interface IJobEscrow is IPurse {
     error WrongBid(bytes32 expected, bytes32 actual);
     /// @notice Disputes or demands are not settled.
     error StillOpen(uint32 count);
-    /// @notice What is submitted is not the job's run, closed without an error, with the units asked for.
+    /// @notice What is submitted is not the job's run, closed without an error, with the steps asked for.
     error WrongClose(uint8 word);
     /// @notice The receipt before is no checkpoint of the run's last step that has parameters.
     error WrongResult(uint8 word);

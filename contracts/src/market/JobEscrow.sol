@@ -273,7 +273,7 @@ contract JobEscrow is IJobEscrow, Purse {
         if (!Receipts.isOf(body, run, worker)) revert WrongClose(1);
         if (Receipts.word(body, 3) != 0) revert WrongClose(3);
         if (Receipts.word(body, 8) != 0) revert WrongClose(8);
-        if (Receipts.word(body, 10) < units) revert WrongClose(10);
+        if (Receipts.word(body, 9) < units) revert WrongClose(9);
         // A key that the worker delegated to is judged by whoever verifies the run.
         bool isOwn = Receipts.signerOf(close) == worker;
         if (!isOwn && Receipts.word(body, 6) == 0) revert WrongClose(6);

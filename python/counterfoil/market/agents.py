@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from counterfoil.bundle import export
 from counterfoil.errors import ChainError, CounterfoilError, NotFound
 from counterfoil.market import faults
 from counterfoil.market.client import Job, Market, State, now
+from counterfoil.market.terms import FIELDS
 
 SPECIFICATION, RECIPE, DELIVERY = "spec.json", "recipe.py", "run.counterfoil"
 _PAUSE = 0.3
@@ -257,7 +259,7 @@ class Verifier(Agent):
             ):
                 self._enlisted = following
         for job in self.jobs():
-            if self.market.state(job)["state"] == State.SUBMITTED:
+            if self.market.state(job)["open"]:
                 for round in self.tend(job):
                     if self.key.address.lower() in (each.lower() for each in round["panel"]):
                         self._vote(job, round)
@@ -316,51 +318,59 @@ class Challenger(Agent):
         super().__init__(market, key, board, say)
         self._check, self._grace = check, grace
         self._seen: dict[bytes, float] = {}
+        self._found: dict[bytes, tuple[str, Callable[[], Any] | None]] = {}
         self._examined: set[bytes] = set()
 
     def tick(self) -> None:
         """Examines each submitted run once, and brings its own disputes and demands to their end."""
         for job in self.jobs():
-            if self.market.state(job)["state"] != State.SUBMITTED:
-                continue
-            if job.id not in self._examined:
+            state = self.market.state(job)
+            if state["state"] == State.SUBMITTED and job.id not in self._examined:
                 self._examine(job)
-            self.tend(job)
-            self._expire(job)
+            if state["open"]:
+                self.tend(job)
+                self._expire(job)
         self.claim()
 
     def _examine(self, job: Job) -> None:
-        record = self.delivered(job)
-        if record is None:
-            first = self._seen.setdefault(job.id, time.monotonic())
-            if time.monotonic() - first > self._grace:
-                self._examined.add(job.id)
-                self._demand(job)
-            return
-        self._examined.add(job.id)
+        """Looks through a run once; what it finds is tried until the chain takes it."""
+        if job.id not in self._found:
+            record = self.delivered(job)
+            if record is None:
+                first = self._seen.setdefault(job.id, time.monotonic())
+                if time.monotonic() - first > self._grace:
+                    self._examined.add(job.id)
+                    self._demand(job)
+                return
+            self._found[job.id] = self._act(job, record)
+        what, act = self._found[job.id]
+        if act is None:
+            self._say(what)
+        if act is None or self.attempt(what, act):
+            self._examined.add(job.id)
+
+    def _act(self, job: Job, record: Record) -> tuple[str, Callable[[], Any] | None]:
         fault = faults.find(job, record)
         if fault is not None:
-            self.attempt(f"shows the chain a fault: {fault[0]}", lambda: self.market.prove(job, fault, self.key))
-            return
+            return f"shows the chain a fault: {fault[0]}", lambda: self.market.prove(job, fault, self.key)
         step = self._check(job, record)
         if step is None:
-            self._say("finds nothing to dispute")
-        else:
-            self.attempt(
-                f"disputes step {step.fields['step']}",
-                lambda: self.market.dispute(job, record, step, self.key),
-            )
+            return "finds nothing to dispute", None
+        what = f"disputes step {step.fields['step']}"
+        return what, lambda: self.market.dispute(job, record, step, self.key)
 
     def _demand(self, job: Job) -> None:
-        from counterfoil.market.terms import FIELDS
-
-        fields = [field for bit, field in enumerate(FIELDS) if job.terms.openable >> bit & 1]
-        if not fields:
-            self._say("the run was not delivered, and the job lets nobody demand it")
+        """Demands a kilobyte of the result that was not delivered: the checkpoint directly before the end."""
+        if not job.terms.openable >> FIELDS["checkpoint.parameters"] & 1:
+            self._say("the run was not delivered, and the job lets nobody demand its result")
             return
-        place = (*(int.from_bytes(os.urandom(8)),), fields[0], int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8)))
+        submitted = self.market.escrow.events("Submitted", job.block, job=job.id)[-1]
+        size = submitted["fields"]["size"]
+        entry, chunk = secrets.randbits(64), secrets.randbits(64)
+        place = (size - 2, "checkpoint.parameters", entry, chunk)
         self.attempt(
-            "the run was not delivered: demands a kilobyte of it", lambda: self.market.demand(job, place, self.key)
+            "the run was not delivered: demands a kilobyte of its result",
+            lambda: self.market.demand(job, place, self.key),
         )
 
     def _expire(self, job: Job) -> None:

@@ -18,7 +18,7 @@ from counterfoil.contracts import Contract, Sent
 from counterfoil.durable import replace
 from counterfoil.errors import InvalidInput, NotFound
 from counterfoil.market import proofs
-from counterfoil.market.terms import FIELDS, Terms
+from counterfoil.market.terms import FIELDS, NAMES, Terms
 
 NOBODY = "0x" + "00" * 20
 
@@ -236,7 +236,9 @@ class Market:
         raise NotFound(f"nobody accepted the job 0x{job.id.hex()}", where="nonce")
 
     def submit(self, job: Job, run: str | os.PathLike[str], key: Key | None = None) -> Sent:
-        """Submits a closed run: anchors it, if that is to be done, and shows its close receipt to the escrow.
+        """Submits a closed run: anchors it, if that is to be done, and shows its last receipts to the escrow.
+
+        They are the checkpoint of the last step, which is the result, and the close receipt.
 
         Args:
             job: The job.
@@ -247,8 +249,8 @@ class Market:
         record = Record(run)
         receipts, head = record.receipts(), record.tree_head()
         assert head is not None, "what is anchored has a head"
-        close = proofs.included(receipts[: head.size], head.size - 1)
-        return self._send("submit", job, anchored.index, proofs.head(head), close, key=key)
+        shown = [proofs.included(receipts[: head.size], head.size - end) for end in (1, 2)]
+        return self._send("submit", job, anchored.index, proofs.head(head), *shown, key=key)
 
     def finalise(self, job: Job, key: Key | None = None) -> Sent:
         """Pays a job's worker, behind the challenge window. Anybody can."""
@@ -317,7 +319,7 @@ class Market:
             key: Who pays the bond.
         """
         index, field, entry, chunk = place
-        told = {"index": index, "field": FIELDS.index(field), "entry": entry, "chunk": chunk}
+        told = {"index": index, "field": FIELDS[field], "entry": entry, "chunk": chunk}
         price = self.challenge.read("bondOf", job.id, job.terms.encoded())
         sent = self.challenge.send("demand", job.id, job.terms.encoded(), told, value=price, key=key)
         return self._named(sent, "Demanded")
@@ -332,7 +334,7 @@ class Market:
         head = record.tree_head()
         assert head is not None, "what is submitted has a head"
         receipt = record.receipts()[place["index"] % head.size]
-        opened = proofs.opening(record, receipt, FIELDS[place["field"]], place["entry"], place["chunk"])
+        opened = proofs.opening(record, receipt, NAMES[place["field"]], place["entry"], place["chunk"])
         shown = self._shown(record, receipt)
         return self.challenge.send("answer", demand, job.terms.encoded(), *shown, opened, key=key)
 

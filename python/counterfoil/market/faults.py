@@ -9,7 +9,7 @@ from counterfoil import merkle
 from counterfoil._native import Receipt, Record
 from counterfoil.market import proofs
 from counterfoil.market.client import Job
-from counterfoil.market.terms import FIELDS, pins
+from counterfoil.market.terms import pins
 
 Fault = tuple[str, tuple[Any, ...]]
 """A function of `IChallenge`, and its arguments behind the job and its terms."""
@@ -69,5 +69,4 @@ def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> I
             if opening["chunk"] != value:
                 proof = merkle.inclusion_proof(leaves, number)
                 included = proofs.included(receipts, receipt.sequence)
-                opening |= {"field": FIELDS.index(field)}
                 yield "provePin", (shown, included, opening, leaves[number], number, proof)

@@ -57,19 +57,20 @@ def opening(record: Record, receipt: Receipt, field: str, entry: int, chunk: int
 
     Args:
         record: The run, whose ledger opens the field.
-        receipt: A step's.
-        field: Its field.
+        receipt: Any of its worker's.
+        field: One of `FIELDS`; a checkpoint's where the receipt is one.
         entry, chunk: Numbers of any size, taken modulo what there is, as `IChallenge.Place` has it.
 
     Raises:
         NotFound: The run's folder does not hold what is to be opened.
     """
-    if not any(receipt.fields[field]):
+    kind, _, name = field.rpartition(".")
+    if receipt.kind != (kind or "step") or not any(receipt.fields[name]):
         return _NOTHING
-    opened = record.opened(receipt).get(field)
+    opened = record.opened(receipt).get(name)
     if opened is None:
         raise NotFound(f"the run does not open {field} of receipt {receipt.sequence}", where=field)
-    found = _NOTHING | {"field": FIELDS.index(field), "blind": opened.blind}
+    found = _NOTHING | {"field": FIELDS[field], "blind": opened.blind}
     if not opened.entries:
         return found
     wanted = opened.entries[entry % len(opened.entries)]

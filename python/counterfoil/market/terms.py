@@ -15,12 +15,17 @@ from counterfoil import merkle
 from counterfoil.commit import canonical_bytes
 from counterfoil.errors import InvalidInput
 
-FIELDS = (
+_STEP = (
     "step", "flags", "batch", "samples", "contribution", "gradients", "parameters", "optimizer", "buffers",
     "hyperparameters", "randomness", "environment", "metrics", "workUnits", "extensions",
 )  # fmt: skip
-"""Of a step receipt after the header, by the numbers that the contracts use."""
-OPENABLE = frozenset(FIELDS) - {"step", "flags", "workUnits"}
+_CHECKPOINT = ("step", "parameters", "optimizer", "buffers", "hyperparameters", "randomness", "environment", "extensions")
+_STATELESS = ("step", "flags", "workUnits")
+FIELDS = {name: number for number, name in enumerate(_STEP) if name not in _STATELESS} | {
+    f"checkpoint.{name}": 16 + number for number, name in enumerate(_CHECKPOINT) if name not in _STATELESS
+}
+"""The states of steps and checkpoints by the numbers that the contracts use."""
+NAMES = {number: name for name, number in FIELDS.items()}
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Terms:
         specification: SHA-256 of the `spec.json` that is to be trained, 32 bytes.
         pins: Root over the pinned values, 32 bytes; zero for none.
         pin_count: Their number.
-        openable: A bit for each field of a step that the worker must open on demand.
-        units: Work that is credited when the job is paid.
+        openable: A bit for each of `FIELDS` that the worker must open on demand.
+        units: Steps that the run must have; what is credited when the job is paid.
         reward: The most that is paid, wei.
         stake: Of the worker's stake, what answers for the job, wei.
         deposit: Of each bid, wei; lost by whoever does not reveal, accept or submit.
@@ -82,14 +87,14 @@ class Terms:
             now: Unix seconds from which the windows are counted.
             windows: Seconds for bidding, revealing, accepting and working, one after the other, and for challenges.
             units, reward, stake, deposit, fee: As the attributes.
-            openable: Fields of a step, such as `parameters`.
+            openable: Names of `FIELDS`: `checkpoint.parameters` for the result.
 
         Raises:
             InvalidInput: A field or pin is none.
         """
-        unknown = set(openable) - OPENABLE
+        unknown = set(openable) - set(FIELDS)
         if unknown:
-            raise InvalidInput(f"no state fields of a step: {', '.join(sorted(unknown))}", where="openable")
+            raise InvalidInput(f"no states of a step or checkpoint: {', '.join(sorted(unknown))}", where="openable")
         leaves = pins(json.loads(specification))
         bidding, revealing, accepting, working, challenging = windows
         ends = np.cumsum([now + bidding, revealing, accepting, working]).tolist()
@@ -97,7 +102,7 @@ class Terms:
             hashlib.sha256(specification).digest(),
             merkle.root(leaves) if leaves else bytes(32),
             len(leaves),
-            sum(1 << FIELDS.index(field) for field in openable),
+            sum(1 << FIELDS[field] for field in openable),
             units,
             reward,
             stake,
@@ -130,7 +135,7 @@ def pin(step: int, field: str, name: str, value: Any) -> dict[str, Any]:
     Raises:
         InvalidInput: There is no such field, or the value is too large.
     """
-    if field not in OPENABLE:
+    if FIELDS.get(field, 16) >= 16:
         raise InvalidInput(f"{field!r} is no state field of a step", where="field")
     content = bytes(canonical_bytes(value))
     if len(content) > 1024:
@@ -149,7 +154,7 @@ def pins(spec: Mapping[str, Any]) -> list[bytes]:
             b"".join(
                 (
                     each["step"].to_bytes(8, "big"),
-                    FIELDS.index(each["field"]).to_bytes(1, "big"),
+                    FIELDS[each["field"]].to_bytes(1, "big"),
                     len(each["name"].encode()).to_bytes(2, "big"),
                     each["name"].encode(),
                     bytes.fromhex(each["value"]),

@@ -1,0 +1,155 @@
+"""What the market's agents do with PyTorch: train a job, look through a run, execute a disputed step again.
+
+The specification of a job for these agents names its `recipe` by digest; runs with another recipe are refuted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import counterfoil
+from counterfoil import Key, Receipt, Record
+from counterfoil.attest import OTHER, SAME, answer
+from counterfoil.errors import InvalidInput, Refuted
+from counterfoil.market import Job
+from counterfoil.torch.replay import re_execute
+
+TIMEOUT = 120.0
+
+
+def recipe_digest(path: str | Path) -> str:
+    """The digest by which a specification names a recipe of one file (docs/format.md, section 4)."""
+    content = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    return "0x" + counterfoil.commit_tensors({"recipe.py": content}).digest().hex()
+
+
+def train(
+    specification: bytes,
+    recipe: Path,
+    nonce: bytes,
+    path: Path,
+    key: Key,
+    *,
+    install: Callable[[torch.optim.Optimizer], None] = lambda _: None,
+) -> None:
+    """Records a run for a job: `steps` steps of its recipe, with a checkpoint behind each `checkpoint_every`.
+
+    Args:
+        specification: The job's, with the members `recipe`, `steps` and `checkpoint_every`.
+        recipe: The recipe's file.
+        nonce: That of the accepted job.
+        path: The folder.
+        key: The worker's.
+        install: Called with the optimiser when recording has begun: where a worker who cheats begins.
+
+    Raises:
+        InvalidInput: The file is not the recipe that the specification names.
+    """
+    spec = json.loads(specification)
+    if recipe_digest(recipe) != spec["recipe"]:
+        raise InvalidInput(
+            "the recipe is not the job's", expected=spec["recipe"], actual=recipe_digest(recipe), where=str(recipe)
+        )
+    policy, public = spec.pop("policy"), spec.pop("public")
+    module: Any = _module(recipe)
+    run = counterfoil.Run.create(
+        path, key=key, spec=spec, recipe=recipe, policy=policy, public=public, nonce=nonce
+    )
+    with run:
+        model, optimizer, step = module.recipe(run.spec)
+        recorder = run.attach(model, optimizer, every=1, checkpoint_every=spec["checkpoint_every"])
+        install(optimizer)
+        epochs = itertools.repeat(run.batches(module.batches(run.spec)))
+        batches = itertools.chain.from_iterable(epochs)
+        for number, batch in zip(range(1, spec["steps"] + 1), batches, strict=False):
+            step(batch, number, recorder.log)
+
+
+def find_wrong_step(job: Job, record: Record) -> Receipt | None:
+    """Verifies a delivered run, executes all of it again, and returns the step to dispute; None if all came out.
+
+    What a verifier's panel could not see is not looked for: a run that is refuted for another reason than a step is
+    disputed at its first step.
+    """
+    steps = [each for each in record.receipts() if each.kind == "step"]
+    if not steps or not _holds(job, record):
+        return steps[0] if steps else None
+    report = re_execute(record, "all", TIMEOUT)
+    if not report.begins:
+        return steps[0]
+    wrong = {each.step for each in report.refuted}
+    return next((each for each in steps if each.fields["step"] in wrong), None)
+
+
+def execute(job: Job, record: Record, step: Receipt, beacon: bytes, verifier: str) -> tuple[int, bytes] | None:
+    """Executes a disputed step again, from the checkpoint before it.
+
+    The first step is executed from the state that the recipe makes. A run that breaks, or that is not the job's, is
+    another than was asked for: each of its steps is refuted.
+
+    Args:
+        job: The job.
+        record: The delivered run.
+        step: The disputed step's receipt.
+        beacon: The round's, under which the answer is given.
+        verifier: Address of whoever answers.
+
+    Returns:
+        The outcome, 1 as recorded and 2 otherwise, and the answer of docs/format.md, section 16; the answer is zero
+        where nothing was computed. None if the step could not be executed, or only an earlier one differs.
+    """
+    if step.kind != "step" or not _holds(job, record):
+        return OTHER, bytes(32)
+    number = step.fields["step"]
+    heard = _Heard(beacon, verifier)
+    report = re_execute(record, [0, 1] if number == 1 else [number], TIMEOUT, attestation=heard)  # type: ignore[arg-type]
+    if number == 1 and not report.begins and heard.found:
+        return OTHER, next(iter(heard.found.values()))[1]
+    return heard.found.get(step.digest)
+
+
+class _Heard:
+    """Takes what a replay tells of each step, in the place of a lane in the run's folder."""
+
+    def __init__(self, beacon: bytes, verifier: str) -> None:
+        self._beacon, self._verifier = beacon, verifier
+        self.found: dict[bytes, tuple[int, bytes]] = {}
+
+    def knows(self, replayed: Receipt) -> bool:
+        return False
+
+    def add(self, replayed: Receipt, outcome: int, computed: Mapping[str, Mapping[str, Any]]) -> None:
+        self.found[replayed.digest] = (outcome, answer(self._beacon, self._verifier, replayed, computed))
+
+
+def _holds(job: Job, record: Record) -> bool:
+    """Whether a run's evidence is unbroken, and speaks of the job's specification and recipe."""
+    genesis = record.receipts()[0].fields
+    if genesis["specification"] != job.terms.specification or record.spec.get("recipe") != record.recipe_digest:
+        return False
+    try:
+        counterfoil.verify(record, signer=genesis["owner"])
+    except Refuted:
+        return False
+    return True
+
+
+def _module(path: Path) -> Any:
+    name = f"counterfoil_job_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None and found.loader is not None, "a Python file"
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+__all__ = ["SAME", "execute", "find_wrong_step", "recipe_digest", "train"]
