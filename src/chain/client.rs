@@ -354,6 +354,31 @@ impl Client {
         events.iter().rev().find_map(|event| self.record(head, event)).transpose()
     }
 
+    /// All events of a contract in these blocks, oldest first; halves them as [`Client::find_event`] does.
+    pub(super) fn logs(
+        &self,
+        address: Address,
+        topics: &Value,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<Event>, ChainError> {
+        let (mut found, mut left, mut ranges) = (Vec::new(), MOST_SEARCHES, vec![(first, last)]);
+        while let Some((first, last)) = ranges.pop() {
+            let too_few = || malformed("eth_getLogs", "it looks through too few blocks at once");
+            left = left.checked_sub(1).ok_or_else(too_few)?;
+            let filter = json!([{"address": address, "topics": topics, "fromBlock": U64::from(first),
+                "toBlock": U64::from(last)}]);
+            match call::<Vec<Event>>(&*self.node, "eth_getLogs", filter) {
+                Err(ChainError::Rpc { .. }) if first < last => {
+                    let middle = first + (last - first) / 2;
+                    ranges.extend([(middle + 1, last), (first, middle)]);
+                }
+                events => found.extend(events?),
+            }
+        }
+        Ok(found)
+    }
+
     /// The record of `event`, if it is the anchoring of `head`.
     fn record(&self, head: &SignedHead, event: &Event) -> Option<Result<AnchorRecord, ChainError>> {
         let log = log_id(head.run, head.worker, head.lane);
@@ -401,13 +426,13 @@ impl Client {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Event {
-    address: Address,
-    topics: Vec<B256>,
-    data: Bytes,
-    block_number: U64,
+pub(super) struct Event {
+    pub(super) address: Address,
+    pub(super) topics: Vec<B256>,
+    pub(super) data: Bytes,
+    pub(super) block_number: U64,
     block_hash: B256,
-    transaction_hash: B256,
+    pub(super) transaction_hash: B256,
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ use alloy_primitives::{Bytes, U256};
 use alloy_sol_types::{SolInterface, SolValue};
 use serde::{Deserialize, Serialize};
 
+use super::interface::reason;
 use super::{ChainError, RpcError, SignedHead};
 use crate::primitives::{Address, Digest, keccak256};
 use crate::receipt::run_id;
@@ -16,6 +17,9 @@ pub(super) mod abi {
 }
 
 use abi::IRunLedger::IRunLedgerErrors;
+
+/// How nodes number an execution that reverted.
+const REVERTED: i64 = 3;
 
 /// What `make contracts` compiled, embedded with the library.
 #[derive(Clone, Debug, Deserialize)]
@@ -73,6 +77,23 @@ pub(super) fn explain_revert(error: ChainError) -> ChainError {
     match IRunLedgerErrors::abi_decode(&bytes) {
         Ok(reason) => ChainError::Reverted { reason: describe(&reason) },
         Err(_) => error,
+    }
+}
+
+/// As [`explain_revert`], of any contract: whatever reverts is a refusal, even without a reason.
+pub(super) fn explain_refusal(error: ChainError) -> ChainError {
+    let ChainError::Rpc { error: RpcError { code, message, data }, .. } = &error else { return error };
+    let bytes = data.as_ref().and_then(|data| data.as_str()?.parse::<Bytes>().ok()).unwrap_or_default();
+    let known = match IRunLedgerErrors::abi_decode(&bytes) {
+        Ok(reason) => Some(describe(&reason)),
+        Err(_) => reason(&bytes),
+    };
+    let is_revert = *code == REVERTED || message.to_lowercase().contains("revert");
+    match known {
+        Some(reason) => ChainError::Refused { reason },
+        None if is_revert && bytes.is_empty() => ChainError::Refused { reason: "it names no reason".into() },
+        None if is_revert => ChainError::Refused { reason: format!("an unknown error, {bytes}") },
+        None => error,
     }
 }
 

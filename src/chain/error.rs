@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::InterfaceError;
 use crate::journal::JournalError;
 use crate::ledger::LedgerError;
 use crate::primitives::{Address, Digest, Report};
@@ -35,6 +36,12 @@ pub enum ChainError {
     /// The contract refused, for the reason it names.
     #[error("the run ledger refuses: {reason}")]
     Reverted { reason: String },
+    /// Another contract refused, for the reason it names.
+    #[error("the contract refuses: {reason}")]
+    Refused { reason: String },
+    /// Arguments or answers that are not of the contract's interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
     /// Nothing is sent to another chain than the one that was connected.
     #[error("connected to chain {expected}, the node now speaks for chain {actual}")]
     WrongChain { expected: u64, actual: u64 },
@@ -122,6 +129,7 @@ impl Report for ChainError {
             ChainError::Busy { .. } => "locked",
             ChainError::Networks { .. } | ChainError::NoSuchNetwork { .. } => "invalid-input",
             ChainError::NoHead { .. } | ChainError::NoGenesis { .. } => "not-found",
+            ChainError::Interface(error) => error.code(),
             ChainError::Ledger(error) => error.code(),
             ChainError::Journal(error) => error.code(),
             ChainError::Outbox { .. } => "journal-corrupt",
@@ -137,6 +145,7 @@ impl Report for ChainError {
             ChainError::NotRunLedger { expected, .. } | ChainError::OtherHistory { expected, .. } => {
                 Some(expected.to_string())
             }
+            ChainError::Interface(error) => error.expected(),
             _ => None,
         }
     }
@@ -149,6 +158,7 @@ impl Report for ChainError {
             ChainError::NotRunLedger { actual, .. } | ChainError::OtherHistory { actual, .. } => {
                 Some(actual.to_string())
             }
+            ChainError::Interface(error) => error.actual(),
             _ => None,
         }
     }
@@ -163,6 +173,7 @@ impl Report for ChainError {
             }
             ChainError::NoHead { worker, lane } => Some(format!("{worker} lane {lane}")),
             ChainError::NoGenesis { folder } => Some(folder.clone()),
+            ChainError::Interface(error) => error.place(),
             ChainError::Ledger(error) => error.place(),
             ChainError::Journal(error) => error.place(),
             ChainError::Outbox { path, .. } | ChainError::Networks { path, .. } => Some(path.clone()),

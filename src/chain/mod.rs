@@ -5,11 +5,13 @@
 //! [`AnchorRecord`](crate::evidence::AnchorRecord) only says where to look: what dates a receipt is
 //! the chain a verifier chose.
 
+mod call;
 mod client;
 mod contract;
 mod error;
 mod event_proof;
 mod http;
+mod interface;
 mod network;
 pub mod outbox;
 mod run;
@@ -19,10 +21,12 @@ mod transaction;
 
 use serde_json::Value;
 
+pub use call::{Called, Occurrence};
 pub use client::{Client, HeadOnChain, SignedHead};
 pub use contract::{Artifact, Registration, artifact};
 pub use error::{ChainError, RpcError};
 pub use http::HttpNode;
+pub use interface::{Decoded, Interface, InterfaceError, embedded};
 pub use network::{Network, Networks};
 pub use run::anchor_lane;
 pub use submit::{Payer, Submitter, deploy, why};

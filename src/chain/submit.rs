@@ -45,8 +45,8 @@ pub enum Payer {
 
 /// An account that submits to one chain.
 pub struct Submitter<'a> {
-    client: Client,
-    signer: Arc<dyn Signer>,
+    pub(super) client: Client,
+    pub(super) signer: Arc<dyn Signer>,
     folder: &'a Path,
     stop: &'a dyn Fn() -> bool,
 }
@@ -166,7 +166,7 @@ impl<'a> Submitter<'a> {
     }
 
     /// Opens the outbox as soon as nobody else submits for the account.
-    fn open(&self) -> Result<Outbox, ChainError> {
+    pub(super) fn open(&self) -> Result<Outbox, ChainError> {
         let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             match Outbox::open(self.folder, self.client.clone(), Arc::clone(&self.signer)) {
@@ -180,7 +180,7 @@ impl<'a> Submitter<'a> {
     }
 
     /// Writes down what shall be done, unless nobody waits for it any more.
-    fn submit(
+    pub(super) fn submit(
         &self,
         outbox: &mut Outbox,
         task: Task,
@@ -193,7 +193,7 @@ impl<'a> Submitter<'a> {
     }
 
     /// Brings a submission to its end, unless the node was silent when it was asked before.
-    fn finish(
+    pub(super) fn finish(
         &self,
         outbox: &mut Outbox,
         number: usize,

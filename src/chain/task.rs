@@ -12,9 +12,9 @@ use crate::receipt::log_id;
 
 /// The factory that lies at this address on most chains; it deploys with CREATE2 (EIP-1014), so that
 /// code gets the same address everywhere.
-const FACTORY: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+pub(super) const FACTORY: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
 
-/// One transaction's purpose. Each can be repeated without harm.
+/// One transaction's purpose. Each but a call can be repeated without harm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Task {
@@ -39,6 +39,18 @@ pub enum Task {
         /// The nonce.
         nonce: u64,
     },
+    /// Any call of any contract. The chain cannot say that it is done, so two equal ones are two calls; each is
+    /// sent until one transaction of one nonce is final.
+    Call {
+        /// None creates a contract.
+        to: Option<Address>,
+        /// Wei.
+        value: u128,
+        /// The function and its arguments, or the code that creates a contract.
+        data: Bytes,
+        /// What people read, the contract and the function for instance.
+        what: String,
+    },
 }
 
 /// The call that does a task, or repeats it without harm where it is done.
@@ -56,6 +68,19 @@ impl Task {
     pub(super) fn deploy() -> Task {
         Task::Deploy { code: keccak256(&artifact().bytecode) }
     }
+
+    /// Wei that its transaction carries.
+    pub(super) fn value(&self) -> u128 {
+        match self {
+            Task::Call { value, .. } => *value,
+            _ => 0,
+        }
+    }
+
+    /// Whether asking for it twice asks for two.
+    pub(super) fn is_repeatable(&self) -> bool {
+        matches!(self, Task::Call { .. })
+    }
 }
 
 impl std::fmt::Display for Task {
@@ -68,6 +93,7 @@ impl std::fmt::Display for Task {
             }
             Task::Revoke { worker, key } => write!(f, "revocation of the key {key} of {worker}"),
             Task::Fill { nonce } => write!(f, "filler of the nonce {nonce}"),
+            Task::Call { what, .. } => write!(f, "{what}"),
         }
     }
 }
@@ -119,6 +145,10 @@ impl Client {
             Task::Fill { nonce } => {
                 to = Some(account);
                 (self.nonce(account)? > *nonce, Vec::new())
+            }
+            Task::Call { to: receiver, data, .. } => {
+                to = *receiver;
+                (false, data.to_vec())
             }
         };
         Ok(Standing { is_done, size, to, data: data.into() })

@@ -21,11 +21,14 @@ pub(super) struct Transaction {
     pub(super) gas_limit: u64,
     /// None creates a contract.
     pub(super) to: Option<Address>,
+    /// Wei that the receiver gets; older journals have none.
+    #[serde(default)]
+    pub(super) value: u128,
     pub(super) data: Bytes,
 }
 
 impl Transaction {
-    /// The most that it can cost, wei.
+    /// The most that it can cost in fees, wei.
     pub(super) fn most(&self) -> u128 {
         self.fee_cap.saturating_mul(self.gas_limit.into())
     }
@@ -35,7 +38,7 @@ impl Transaction {
         let (to, no_access_list) = (self.to.map_or(TxKind::Create, TxKind::Call), Vec::<U256>::new());
         let mut fields: Vec<&dyn Encodable> =
             vec![&self.chain_id, &self.nonce, &self.tip, &self.fee_cap, &self.gas_limit, &to];
-        fields.extend([&U256::ZERO as &dyn Encodable, &self.data, &no_access_list]);
+        fields.extend([&self.value as &dyn Encodable, &self.data, &no_access_list]);
         let signature = signer.sign(signing_digest(&fields))?.0;
         let parity = u64::from(signature[64] - 27);
         let (r, s) = (U256::from_be_slice(&signature[..32]), U256::from_be_slice(&signature[32..64]));

@@ -181,7 +181,9 @@ impl Chain {
     pub(crate) fn call(&self, mut call: TxEnv) -> Result<Called, RpcError> {
         call.nonce = self.account(call.caller).nonce;
         call.chain_id = Some(DEVELOPMENT_CHAIN);
-        let result = self.execute(call, self.latest().time, 0)?.result;
+        // The block that comes next, not the last one: a view may compare deadlines with it.
+        let time = crate::unix_time().max(self.latest().time);
+        let result = self.execute(call, time, 0)?.result;
         let halted = match &result {
             ExecutionResult::Halt { reason, .. } => Some(format!("{reason:?}")),
             _ => None,

@@ -2,17 +2,17 @@
 
 use alloy_primitives::{Bytes, U64, U256};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fees::Fees;
 use super::record::{Attempt, Event, Mined, Outcome};
 use super::{Outbox, Rule, Sent};
 use crate::chain::client::call;
-use crate::chain::contract::explain_revert;
+use crate::chain::contract::{explain_refusal, explain_revert};
 use crate::chain::task::Standing;
 use crate::chain::transaction::Transaction;
 use crate::chain::{ChainError, RpcError, Task};
-use crate::primitives::{Digest, keccak256};
+use crate::primitives::{Address, Digest, keccak256};
 
 /// Seconds after which a transaction that no block took is sent again.
 const REPEAT_AFTER: u64 = 15;
@@ -83,12 +83,18 @@ impl Outbox {
                 false => Ok(()),
             };
         }
-        let mut request = json!({"from": account, "data": data});
-        if let Some(to) = to {
-            request["to"] = json!(to);
+        let value = task.value();
+        // Who cannot pay the value gets no estimate, and nodes have many words for that.
+        if value > 0
+            && let Some((reason, advice)) = self.poverty(value)?
+        {
+            self.notes[number].says(reason);
+            self.notes[number].advice = Some(advice);
+            return Ok(());
         }
+        let request = request(account, to, value, &data);
         let gas: U64 =
-            call(self.client.node(), "eth_estimateGas", json!([request])).map_err(explain_revert)?;
+            call(self.client.node(), "eth_estimateGas", json!([request])).map_err(explain(&task))?;
         self.notes[number].taken = None;
         let fees = Fees::quote(&self.client)?;
         let nonce = match &task {
@@ -102,6 +108,7 @@ impl Outbox {
             fee_cap: fees.cap,
             gas_limit: gas.to::<u64>().saturating_mul(6) / 5,
             to,
+            value,
             data,
         };
         self.send(number, now, transaction, fees.cap)
@@ -269,15 +276,15 @@ impl Outbox {
     /// What speaks against a transaction that failed. No receipt says why, so it is asked again as a call.
     fn complaint(&self, number: usize, hash: Digest) -> Result<String, ChainError> {
         let known = self.submissions[number].attempts.iter().find(|attempt| attempt.hash == hash);
-        let Transaction { to, data, gas_limit, .. } = &known.expect("one of ours").transaction;
-        let mut request = json!({"from": self.account, "data": data, "gas": U64::from(*gas_limit)});
-        if let Some(to) = to {
-            request["to"] = json!(to);
-        }
+        let Transaction { to, value, data, gas_limit, .. } = &known.expect("one of ours").transaction;
+        let mut request = request(self.account, *to, *value, data);
+        request["gas"] = json!(U64::from(*gas_limit));
         let asked = call::<Bytes>(self.client.node(), "eth_call", json!([request, "latest"]));
-        match asked.map_err(explain_revert) {
+        match asked.map_err(explain(&self.submissions[number].task)) {
             Ok(_) => Ok("something came in between; it would succeed by now".into()),
-            Err(error @ (ChainError::Reverted { .. } | ChainError::Rpc { .. })) => Ok(error.to_string()),
+            Err(
+                error @ (ChainError::Reverted { .. } | ChainError::Refused { .. } | ChainError::Rpc { .. }),
+            ) => Ok(error.to_string()),
             Err(error) => Err(error),
         }
     }
@@ -353,6 +360,26 @@ impl Outbox {
         note.depth = depth;
         note.says(format!("another transaction did this or took its nonce, {depth} of {wanted} blocks ago"));
         Ok(depth >= wanted)
+    }
+}
+
+/// The call that a transaction makes, as nodes are asked about it.
+fn request(from: Address, to: Option<Address>, value: u128, data: &Bytes) -> Value {
+    let mut request = json!({"from": from, "data": data});
+    if let Some(to) = to {
+        request["to"] = json!(to);
+    }
+    if value > 0 {
+        request["value"] = json!(U256::from(value));
+    }
+    request
+}
+
+/// Who knows why a task was refused.
+fn explain(task: &Task) -> fn(ChainError) -> ChainError {
+    match task {
+        Task::Call { .. } => explain_refusal,
+        _ => explain_revert,
     }
 }
 

@@ -74,14 +74,19 @@ impl Outbox {
             let reason = format!("it may cost {wanted}, and {spent} of {budget} are spent within 24 hours");
             return Ok(Some((reason, "wait a day, or raise budget in networks.json".into())));
         }
-        let balance = self.client.balance(self.account, transaction.most())?;
-        if balance < transaction.most() {
-            let [balance, wanted] = [balance, transaction.most()].map(|wei| network.amount(wei));
-            let free = network.faucet.as_ref().map(|url| format!(", free at {url}")).unwrap_or_default();
-            let account = self.account;
-            let reason = format!("the account {account} has {balance}, it may cost {wanted}");
-            return Ok(Some((reason, format!("pay {} to {account}{free}", network.currency))));
+        self.poverty(transaction.most().saturating_add(transaction.value))
+    }
+
+    /// Why the account cannot spend so many wei, and what the user can do.
+    pub(super) fn poverty(&self, wanted: u128) -> Result<Option<(String, String)>, ChainError> {
+        let (account, network) = (self.account, self.client.network());
+        let balance = self.client.balance(account, wanted)?;
+        if balance >= wanted {
+            return Ok(None);
         }
-        Ok(None)
+        let [balance, wanted] = [balance, wanted].map(|wei| network.amount(wei));
+        let free = network.faucet.as_ref().map(|url| format!(", free at {url}")).unwrap_or_default();
+        let reason = format!("the account {account} has {balance}, it may cost {wanted}");
+        Ok(Some((reason, format!("pay {} to {account}{free}", network.currency))))
     }
 }

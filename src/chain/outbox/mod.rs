@@ -155,7 +155,7 @@ impl Outbox {
     }
 
     /// Writes down that something shall be done which the chain has not; returns the number of its
-    /// submission, that of the earlier one unless that failed. An anchor's record goes into `folder`.
+    /// submission, that of the earlier one unless that failed or this is a [`Task::Call`]. An anchor's record goes into `folder`.
     ///
     /// # Errors
     /// What the disk reports; then nothing was written down.
@@ -163,7 +163,7 @@ impl Outbox {
         let contract = self.client.contract();
         let is_same = |known: &Submission| {
             let is_failed = matches!(known.outcome, Some(Outcome::Failed(_)));
-            (&known.task, known.contract) == (&task, contract) && !is_failed
+            !task.is_repeatable() && (&known.task, known.contract) == (&task, contract) && !is_failed
         };
         if let Some(number) = self.submissions.iter().position(is_same) {
             if self.submissions[number].outcome.is_some() {
@@ -259,7 +259,8 @@ impl Outbox {
                     error @ (ChainError::Behind { .. }
                     | ChainError::OtherHistory { .. }
                     | ChainError::NotRunLedger { .. }
-                    | ChainError::Reverted { .. }),
+                    | ChainError::Reverted { .. }
+                    | ChainError::Refused { .. }),
                 ) => {
                     // A node that lags behind, or a block that is taken back, refuses for a while.
                     match self.is_settled(number)? {
