@@ -19,6 +19,7 @@ const artifacts = {
   "src/market/Disputes.sol": { target: "artifacts/Disputes.json" },
   "src/market/WorkSortition.sol": { target: "artifacts/WorkSortition.json" },
   "test/Rfc9162Batch.sol": { target: "../crates/devchain/tests/vectors/Rfc9162Batch.json", runs: 1000000 },
+  "test/Till.sol": { target: "../crates/devchain/tests/vectors/Till.json", runs: 1000000 },
 };
 const settings = (runs) => ({
   evmVersion: "cancun",

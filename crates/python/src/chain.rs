@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 #[pyclass(frozen, module = "counterfoil._native", name = "Chain")]
 pub(crate) struct Chain {
     node: Arc<dyn Node>,
-    client: Client,
+    pub(crate) client: Client,
     development: Option<Arc<DevChain>>,
 }
 
@@ -209,7 +209,7 @@ fn submissions(py: Python<'_>) -> PyResult<Vec<(String, String, String)>> {
     Ok(all.map(|(name, each)| (name.clone(), each.task.to_string(), each.state())).collect())
 }
 
-fn payer(key: &Key, chosen: bool) -> Payer {
+pub(crate) fn payer(key: &Key, chosen: bool) -> Payer {
     let signer = Arc::clone(&key.0);
     if chosen { Payer::Chosen(signer) } else { Payer::Device(signer) }
 }
@@ -219,7 +219,7 @@ fn home() -> Result<PathBuf, ChainError> {
     Ok(folder.path().to_owned())
 }
 
-fn outboxes() -> Result<PathBuf, ChainError> {
+pub(crate) fn outboxes() -> Result<PathBuf, ChainError> {
     Ok(home()?.join("outbox"))
 }
 
@@ -228,8 +228,8 @@ fn networks() -> Result<Networks, ChainError> {
 }
 
 /// Runs `work` on a thread of its own, so that Ctrl-C reaches a user who waits for a node. `work` is
-/// told when nobody waits any more; every call of a chain can be repeated.
-fn wait<T: Send + 'static>(
+/// told when nobody waits any more.
+pub(crate) fn wait<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, ChainError> + Send + 'static,
 ) -> PyResult<T> {
@@ -260,7 +260,7 @@ fn wait<T: Send + 'static>(
     }
 }
 
-fn json(py: Python<'_>, text: &str) -> PyResult<serde_json::Value> {
+pub(crate) fn json(py: Python<'_>, text: &str) -> PyResult<serde_json::Value> {
     let refused = |failed: serde_json::Error| {
         error(py, "invalid-input", &format!("no JSON: {failed}"), [None, None, None])
     };

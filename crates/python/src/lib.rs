@@ -4,6 +4,7 @@ mod arrays;
 mod audit;
 mod chain;
 mod commit;
+mod contract;
 mod cuda;
 mod fingerprint;
 mod gateway;
@@ -29,5 +30,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ledger::register(module)?;
     journal::register(module)?;
     audit::register(module)?;
-    chain::register(module)
+    chain::register(module)?;
+    contract::register(module)
 }

@@ -174,3 +174,30 @@ pub(super) fn apply(known: &mut Vec<Submission>, event: Event) -> Result<(), Str
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal of before there were values cannot be read, or more wei than 64 bits hold cannot.
+    #[test]
+    fn old_transactions_carry_nothing_and_new_ones_any_value() {
+        let old = r#"{"chainId":1,"nonce":2,"tip":3,"feeCap":4,"gasLimit":5,"to":null,"data":"0x"}"#;
+        let transaction: Transaction = serde_json::from_str(old).unwrap();
+        assert_eq!(transaction.value, 0);
+        let (to, data, what) = (Some(Address::ZERO), Bytes::from([1]), "a gift".to_owned());
+        let task = Task::Call { to, value: u128::MAX, data, what };
+        let contract = Address::ZERO;
+        let intent = Event::Intent { number: 0, task: task.clone(), contract, folder: None };
+        let frame = serde_json::to_vec(&intent).unwrap();
+        let attempt = Attempt {
+            transaction: Transaction { value: u128::MAX, ..transaction },
+            raw: Bytes::new(),
+            hash: Digest::ZERO,
+            time: 0,
+        };
+        let signed = serde_json::to_vec(&Event::Signed { number: 0, attempt: attempt.clone() }).unwrap();
+        let known = replay(&[frame, signed]).unwrap();
+        assert_eq!((&known[0].task, &known[0].attempts[..]), (&task, &[attempt][..]));
+    }
+}

@@ -10,7 +10,7 @@ use counterfoil::chain::{ChainError, Client, Networks, Node, Payer, SignedHead, 
 use counterfoil::receipt::{LocalSigner, Signer};
 use serde_json::{Value, json};
 
-use crate::common::{IRunLedger, anchor_of, head, legacy, registration, signer};
+use crate::common::{ETHER, IRunLedger, anchor_of, head, legacy, registration, signer};
 use crate::world::{Faulty, TIP_FLOOR, World};
 
 const MINUTE: u64 = 60;
@@ -381,4 +381,66 @@ fn a_silent_node_does_not_keep_a_task_from_being_written_down() {
     let tasks: Vec<_> =
         case.outbox(json!({})).submissions().iter().map(|each| each.task.to_string()).collect();
     assert_eq!(tasks.len(), 3, "{tasks:?}");
+}
+
+fn gift(value: u128) -> Task {
+    Task::Call { to: Some(Address::repeat_byte(9)), value, data: Bytes::new(), what: "a gift".into() }
+}
+
+/// A second deposit is taken for the first one, or a final one is opened again and nothing is sent.
+#[test]
+fn two_equal_calls_are_two() {
+    let case = Case::new();
+    let mut outbox = case.outbox(json!({}));
+    let first = outbox.submit(gift(ETHER), None).unwrap();
+    let second = outbox.submit(gift(ETHER), None).unwrap();
+    outbox.advance(NOW).unwrap();
+    case.blocks(&mut outbox, 10);
+    let third = outbox.submit(gift(ETHER), None).unwrap();
+    outbox.advance(NOW).unwrap();
+    case.blocks(&mut outbox, 10);
+    assert_eq!((first, second, third, case.sent()), (0, 1, 2, 3));
+    let arrived = case.node.world().balance(Address::repeat_byte(9));
+    assert_eq!(arrived, alloy_primitives::U256::from(3 * ETHER));
+    assert_eq!(outbox.open_numbers().count(), 0);
+    assert!(outbox.why(2).starts_with("a gift: final in block"), "{}", outbox.why(2));
+}
+
+/// The value counts as a fee: it eats the day's budget, or raises what a transaction may cost.
+#[test]
+fn a_budget_is_about_fees_and_a_balance_about_all() {
+    let case = Case::new();
+    let mut outbox = case.outbox(json!({"budget": "400000000000000"}));
+    outbox.submit(gift(900 * ETHER), None).unwrap();
+    outbox.advance(NOW).unwrap();
+    case.blocks(&mut outbox, 5);
+    assert_eq!((case.sent(), outbox.open_numbers().count()), (1, 0), "{}", outbox.why(0));
+    // A development chain gives at most 1,000 ether to whom it lacks.
+    outbox.submit(gift(2000 * ETHER), None).unwrap();
+    outbox.advance(NOW).unwrap();
+    let why = outbox.why(1);
+    assert!(why.contains("it may cost 2000") && why.contains("pay ETH to"), "{why}");
+    assert_eq!((outbox.paused(), case.sent()), (Some(1), 1));
+}
+
+/// Whoever asks for what the contract refuses waits three minutes for a reason, or gets none.
+#[test]
+fn a_refused_call_is_given_up_with_its_reason() {
+    let case = Case::new();
+    let mut outbox = case.outbox(json!({}));
+    let contract = case.node.world().dev().contract();
+    let data = IRunLedger::anchorCall { a: anchor_of(&case.head(1), 0) }.abi_encode().into();
+    let task = Task::Call { to: Some(contract), value: 0, data, what: "RunLedger.anchor".into() };
+    outbox.submit(task, None).unwrap();
+    // A function that the run ledger has not, and a value that it does not take.
+    let data = Bytes::from([1, 2, 3, 4]);
+    let task = Task::Call { to: Some(contract), value: 1, data, what: "RunLedger.nothing".into() };
+    outbox.submit(task, None).unwrap();
+    outbox.advance(NOW).unwrap();
+    case.blocks(&mut outbox, 8);
+    let why = outbox.why(0);
+    assert!(why.starts_with("RunLedger.anchor: failed: the contract refuses: UnknownRun: nobody"), "{why}");
+    let why = outbox.why(1);
+    assert_eq!(why, "RunLedger.nothing: failed: the contract refuses: it names no reason");
+    assert_eq!(case.sent(), 0, "and it costs nothing");
 }

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::{SolCall, SolEvent};
-use common::{IRunLedger, head, legacy, log_of, registration, signer};
+use common::{ETHER, IRunLedger, head, legacy, log_of, registration, signer};
 use counterfoil::chain::outbox::{Outbox, Outcome, Rule};
 use counterfoil::chain::{Client, DEVELOPMENT_CHAIN, Networks, Node, SignedHead, Task};
 use serde_json::json;
@@ -24,6 +24,10 @@ const TICK: u64 = 5;
 const DAY: u64 = 86_400;
 const SUPERSEDED: &str = "a larger head took the place of one";
 const ANCHORED: &str = "a head was anchored";
+const CALLED: &str = "a call carried a value";
+
+/// Who gets what calls carry, and nothing else.
+const PAYEE: Address = Address::repeat_byte(0x77);
 
 /// What went wrong with one schedule.
 #[derive(Debug)]
@@ -38,6 +42,12 @@ fn tasks(dice: &mut Dice, worker: Address) -> Vec<Task> {
         let size = &mut sizes[lane as usize];
         *size += 1 + dice.below(2);
         tasks.push(Task::Anchor(SignedHead { lane: lane as u32, ..head(run.run(), worker, *size) }));
+    }
+    // A value that no 64 bits hold, at times.
+    for _ in 0..dice.below(3) {
+        let (value, what) = (u128::from(1 + dice.below(25)) * ETHER, "a gift".to_owned());
+        let call = Task::Call { to: Some(PAYEE), value, data: Bytes::new(), what };
+        tasks.insert(1 + dice.below(tasks.len() as u64) as usize, call);
     }
     // Somebody presses the button twice.
     tasks.push(tasks[dice.below(tasks.len() as u64) as usize].clone());
@@ -166,6 +176,7 @@ fn schedule(seed: u64, off: Option<Rule>, fired: &mut BTreeMap<&'static str, u64
             _ => ANCHORED,
         };
         *fired.entry(event).or_default() += u64::from(matches!(submission.task, Task::Anchor(_)));
+        *fired.entry(CALLED).or_default() += u64::from(matches!(submission.task, Task::Call { .. }));
     }
     check_chain(&world, &outbox, is_registered)
 }
@@ -199,7 +210,7 @@ fn check_chain(world: &World, outbox: &Outbox, is_registered: bool) -> Result<()
     let mut found: BTreeMap<B256, Vec<(u64, u64)>> = BTreeMap::new();
     for event in events.as_array().unwrap() {
         let topics: Vec<B256> = serde_json::from_value(event["topics"].clone()).unwrap();
-        let data: alloy_primitives::Bytes = serde_json::from_value(event["data"].clone()).unwrap();
+        let data: Bytes = serde_json::from_value(event["data"].clone()).unwrap();
         if let Ok(anchored) = IRunLedger::Anchored::decode_raw_log(topics, &data) {
             found.entry(anchored.log).or_default().push((anchored.index, anchored.size));
         }
@@ -230,6 +241,14 @@ fn check_chain(world: &World, outbox: &Outbox, is_registered: bool) -> Result<()
         anchored.into_iter().map(|(log, sizes)| (log, (0..).zip(sizes).collect())).collect();
     if found != expected {
         return Err(Wrong(format!("the chain holds {found:?}, expected {expected:?}")));
+    }
+    let given = outbox.submissions().iter().map(|submission| match submission.task {
+        Task::Call { value, .. } => value,
+        _ => 0,
+    });
+    let (given, arrived) = (U256::from(given.sum::<u128>()), world.balance(PAYEE));
+    if arrived != given {
+        return Err(Wrong(format!("{arrived} wei arrived, {given} were given")));
     }
     let paid = own(world).count() as u64 + u64::from(is_registered);
     if paid > needed {
@@ -264,7 +283,7 @@ fn every_submission_is_done_once_whatever_the_node_does() {
         .filter_map(|seed| schedule(seed, None, &mut fired).err().map(|wrong| (seed, wrong)))
         .collect();
     println!("{} schedules; what happened: {fired:?}", schedules());
-    for event in FAULTS.into_iter().chain([SUPERSEDED, ANCHORED]) {
+    for event in FAULTS.into_iter().chain([SUPERSEDED, ANCHORED, CALLED]) {
         let count = fired.get(event).copied().unwrap_or_default();
         assert!(count >= 100 || schedules() < 2000, "{event}: {count} times");
     }

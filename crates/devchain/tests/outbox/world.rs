@@ -169,6 +169,10 @@ impl World {
         &self.dev
     }
 
+    pub(crate) fn balance(&self, account: Address) -> U256 {
+        serde_json::from_value(self.dev.call("eth_getBalance", json!([account, "latest"])).unwrap()).unwrap()
+    }
+
     /// Somebody did this before, so long ago that every replica knows.
     pub(crate) fn begin_with(&mut self, raw: &Bytes) {
         let sent = Sent::read(raw);
