@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Event, call};
 use super::contract::explain_refusal;
-use super::interface::{Decoded, Interface, InterfaceError};
+use super::interface::{Decoded, Fields, Interface, InterfaceError};
 use super::outbox::{Mined, Outcome};
 use super::task::FACTORY;
 use super::{ChainError, Client, RpcError, Submitter, Task};
@@ -27,7 +27,7 @@ pub struct Occurrence {
     /// The event's name.
     pub name: String,
     /// Its fields, in the order of its declaration.
-    pub fields: Vec<(String, Decoded)>,
+    pub fields: Fields,
     /// Number of the block.
     pub block: u64,
     /// Hash of the transaction.

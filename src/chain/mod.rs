@@ -26,7 +26,7 @@ pub use client::{Client, HeadOnChain, SignedHead};
 pub use contract::{Artifact, Registration, artifact};
 pub use error::{ChainError, RpcError};
 pub use http::HttpNode;
-pub use interface::{Decoded, Interface, InterfaceError, embedded};
+pub use interface::{Decoded, Fields, Interface, InterfaceError, embedded};
 pub use network::{Network, Networks};
 pub use run::anchor_lane;
 pub use submit::{Payer, Submitter, deploy, why};

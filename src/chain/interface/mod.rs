@@ -79,6 +79,9 @@ impl Report for InterfaceError {
     }
 }
 
+/// Values by name, in the order of their declaration.
+pub type Fields = Vec<(String, Decoded)>;
+
 /// What a contract's artifact says of it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Interface {
@@ -151,11 +154,7 @@ impl Interface {
     ///
     /// # Errors
     /// [`InterfaceError::Undecodable`] for bytes of another type, which a node may send.
-    pub fn event(
-        &self,
-        topics: &[B256],
-        data: &[u8],
-    ) -> Result<Option<(String, Vec<(String, Decoded)>)>, InterfaceError> {
+    pub fn event(&self, topics: &[B256], data: &[u8]) -> Result<Option<(String, Fields)>, InterfaceError> {
         let Some((first, indexed)) = topics.split_first() else { return Ok(None) };
         // An event of another contract can have this signature and other topics.
         let is_it = |event: &&Event| {
@@ -292,7 +291,7 @@ fn fit_all(function: &str, inputs: &[Param], given: &[Value]) -> Result<Vec<DynS
     fitted.collect()
 }
 
-fn read(what: &str, params: &[Param], data: &[u8]) -> Result<Vec<(String, Decoded)>, InterfaceError> {
+fn read(what: &str, params: &[Param], data: &[u8]) -> Result<Fields, InterfaceError> {
     let fields = params.iter().map(|param| {
         let kind =
             param.resolve().map_err(|error| InterfaceError::NotArtifact { reason: error.to_string() })?;
