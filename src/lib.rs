@@ -1,8 +1,8 @@
 //! Counterfoil turns training into evidence: commitments to tensors, signed receipts of steps,
 //! append-only ledgers of receipts, and checks of all of them.
 //!
-//! The modules stand in one order and never look back: [`primitives`] < [`tensor`] < [`update`] < [`commit`] <
-//! [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`keys`] < [`files`] < [`ledger`] <
+//! The modules stand in one order and never look back: [`primitives`] < [`sortition`], [`tensor`] < [`update`] <
+//! [`commit`] < [`receipt`] < [`evidence`] < [`verify`] are pure; [`journal`] < [`keys`] < [`files`] < [`ledger`] <
 //! [`chain`], [`storage`] < [`audit`] touch files, clocks and sockets and need the feature `io`. `docs/format.md` in the
 //! repository is the normative description of every byte written here.
 
@@ -10,6 +10,7 @@ pub mod commit;
 pub mod evidence;
 pub mod primitives;
 pub mod receipt;
+pub mod sortition;
 pub mod tensor;
 pub mod update;
 pub mod verify;

@@ -12,7 +12,7 @@ use std::process::Command;
 /// The modules in their order: each may use the earlier rows and itself.
 const PURE: &[&[&str]] = &[
     &["primitives", "error"],
-    &["tensor"],
+    &["sortition", "tensor"],
     &["update"],
     &["commit"],
     &["receipt"],

@@ -13,6 +13,7 @@ mod keys;
 mod ledger;
 mod merkle;
 mod shard;
+mod sortition;
 mod storage;
 
 use pyo3::prelude::*;
@@ -25,6 +26,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fingerprint::register(module)?;
     merkle::register(module)?;
     shard::register(module)?;
+    sortition::register(module)?;
     storage::register(module)?;
     keys::register(module)?;
     ledger::register(module)?;
