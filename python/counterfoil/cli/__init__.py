@@ -47,6 +47,7 @@ from counterfoil.cli.options import (
 )
 from counterfoil.cli.report import report
 from counterfoil.cli.review import review
+from counterfoil.cli.simulate import simulate_app
 from counterfoil.errors import CounterfoilError, InvalidInput, Refuted
 from counterfoil.fingerprints import publish as publish_fingerprints
 from counterfoil.lookup import Finding
@@ -64,6 +65,7 @@ app = typer.Typer(
 app.add_typer(chain_app, name="chain")
 app.add_typer(key_app, name="key")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(simulate_app, name="simulate")
 
 
 RunUntrusted = Annotated[

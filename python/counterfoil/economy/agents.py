@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from counterfoil.errors import InvalidInput
+
 _HALVINGS = 50
+_WITHOUT_END = 2.0**200
+"""Wei that nobody has."""
 
 
-def distinct(
-    random: np.random.Generator, population: int, size: int, count: int
-) -> npt.NDArray[np.integer]:
+def distinct(random: np.random.Generator, population: int, size: int, count: int) -> npt.NDArray[np.integer]:
     """Draws sets of distinct numbers, as a contract does: a number that was drawn already is drawn again.
 
     Args:
@@ -44,10 +46,15 @@ def break_even(profit: Callable[[float], float], limit: float | None = None) -> 
     Args:
         profit: Of somebody who lives with a setting; the same people each time.
         limit: The largest setting there is; by default there is none.
+
+    Raises:
+        InvalidInput: Everybody profits however large it is: nobody was caught, of as many as are simulated.
     """
     high = 1.0 if limit is None else limit
     while limit is None and profit(high) > 0:
         high *= 2
+        if high > _WITHOUT_END:
+            raise InvalidInput("nobody is caught in the simulation: the odds are too small to be simulated")
     low = 0.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

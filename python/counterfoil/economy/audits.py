@@ -40,7 +40,8 @@ def _kind(parameters: Parameters, count: int, random: np.random.Generator) -> np
     first = random.integers(parameters.steps, size=(count, 1))
     sample = distinct(random, parameters.steps, parameters.sampled_steps, count)
     false = (sample - first) % parameters.steps < parameters.false_steps
-    return ~false.any(axis=1)
+    unseen: npt.NDArray[np.bool_] = np.count_nonzero(false, axis=1) == 0
+    return unseen
 
 
 def _simulate_missed(parameters: Parameters, draws: int, random: np.random.Generator) -> float:

@@ -26,6 +26,14 @@ def biased_once(parameters: Parameters) -> float:
     return biased(replace(parameters, withheld_blocks=1))
 
 
+def bias(parameters: Parameters) -> str:
+    """What withholding is worth, in words: it is bounded and not removed."""
+    return (
+        f"whoever makes {parameters.proposer_share:g} of the blocks is drawn with odds {biased(parameters):.3g} "
+        f"instead of {parameters.drawn_share:g} where it withholds up to {parameters.withheld_blocks} in a row"
+    )
+
+
 def _simulate(parameters: Parameters, draws: int, random: np.random.Generator) -> float:
     won = 0
     waiting, left = draws, parameters.withheld_blocks

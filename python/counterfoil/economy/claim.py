@@ -107,7 +107,7 @@ def compare(claim: Claim, parameters: Parameters, seed: int) -> Comparison:
     error = float(np.std(batches, ddof=1) / math.sqrt(BATCHES)) if chance else 0.0
     expected, draws = float(claim.expected(parameters)), claim.draws * len(batches)
     bound = claim.bound
-    if chance and error > _STEADY * abs(expected):
+    if chance and (error > _STEADY * abs(expected) or simulated == 0):
         bound = Bound.INTERVAL
     apart = abs(simulated - expected)
     holds = {
@@ -116,6 +116,4 @@ def compare(claim: Claim, parameters: Parameters, seed: int) -> Comparison:
         Bound.EQUAL: simulated == expected,
         Bound.AT_MOST: simulated <= expected,
     }[bound]
-    return Comparison(
-        claim.name, claim.formula, expected, simulated, error, draws, bound, holds, claim.money
-    )
+    return Comparison(claim.name, claim.formula, expected, simulated, error, draws, bound, holds, claim.money)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from counterfoil.economy.beacons import biased
 from counterfoil.economy.flooding import flooding_cost
 from counterfoil.economy.parameters import COIN, Parameters
 from counterfoil.economy.stakes import gain, job_stake, withheld_reward
@@ -37,7 +37,8 @@ def _above(name: str, what: str, value: float, least: float, formula: str, plain
     shown: Callable[[float], str] = (lambda each: f"{each:.4g}") if plain else coins
     holds = value > least
     relation = "is above" if holds else "is not above"
-    mend = "" if holds else f": set it above {shown(least)}"
+    exact = "" if plain else f" ({math.ceil(least)} wei)"
+    mend = "" if holds else f": set it above {shown(least)}{exact}"
     return Condition(name, holds, f"{what} {shown(value)} {relation} {shown(least)} = {formula}{mend}")
 
 
@@ -72,9 +73,10 @@ def _final_verdict(each: Parameters) -> Condition:
     wrong = appeal_majority(each)
     holds = wrong <= each.tolerated_odds
     relation = "is within" if holds else "is above"
+    # An odd panel has no ties.
     larger = (
         size
-        for size in range(each.appeal_panel + 1, each.seats + 1)
+        for size in range(each.appeal_panel + 1 | 1, each.seats + 1, 2)
         if bad_majority(each.seats, each.adversarial_seats, size) <= each.tolerated_odds
     )
     mend = "" if holds else _panel_that_mends(next(larger, None))
@@ -97,7 +99,9 @@ def _burn(each: Parameters) -> Condition:
     relation = "is within" if holds else "is above"
     least = -(-10 * each.issuance // (9 * units))
     mend = "" if holds else f": set the issuance to {coins(most)}, or the fee per unit to {coins(least)}"
-    statement = f"issuance {coins(each.issuance)} {relation} {coins(most)} = 9/10 of the fees of {units} units{mend}"
+    statement = (
+        f"issuance {coins(each.issuance)} {relation} {coins(most)} = 9/10 of the fees of {units} units{mend}"
+    )
     return Condition("burn", holds, statement)
 
 
@@ -108,13 +112,8 @@ def _flooding(each: Parameters) -> Condition:
     relation = "is above" if holds else "is not above"
     least = each.reward / (2**each.disputes - 1) if each.disputes else None
     mend = "" if holds or least is None else f": set the bond above {coins(least)}"
-    statement = f"filling a job's disputes costs {coins(cost)} = {formula}, which {relation} the reward {coins(each.reward)}{mend}"
-    return Condition("flooding", holds, statement)
-
-
-def bias(parameters: Parameters) -> str:
-    """What is left of the beacon's bias, in words: it is bounded and not removed."""
-    return (
-        f"whoever makes {parameters.proposer_share:g} of the blocks is drawn with odds {biased(parameters):.3g} "
-        f"instead of {parameters.drawn_share:g} where it withholds up to {parameters.withheld_blocks} in a row"
+    statement = (
+        f"filling a job's disputes costs {coins(cost)} = {formula}, which {relation} the reward "
+        f"{coins(each.reward)}{mend}"
     )
+    return Condition("flooding", holds, statement)

@@ -14,6 +14,9 @@ _FIRST = {"units": 1, "steps": 1, "sampled_steps": 1, "false_steps": 1, "tries":
 _FIRST |= {"panel": 1, "appeal_panel": 1, "self_units": 1, "busy_units": 1, "slots": 1, "fee_per_unit": 1}
 _FIRST |= {"gain_per_step": 1, "verifier_cost": 1, "verifier_fee": 1, "bond": 1, "issuance": 1}
 
+_MOST_DISPUTES = 128
+"""The price of a later one would not fit a contract's number."""
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -106,6 +109,8 @@ class Parameters:
         self._check_at_most("sampled_steps", "steps")
         self._check_at_most("false_steps", "steps")
         self._check_at_most("adversarial_seats", "seats")
+        if self.disputes > _MOST_DISPUTES:
+            raise _refused("disputes", f"at most {_MOST_DISPUTES}", self.disputes)
         self._check_at_most("panel", "appeal_panel")
         self._check_at_most("appeal_panel", "seats")
 

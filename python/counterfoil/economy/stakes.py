@@ -76,22 +76,27 @@ def _simulate_unit(parameters: Parameters, draws: int, random: np.random.Generat
     return break_even(lambda lost: _advantage(saved, caught, draws, reward, lost - reward)) - reward
 
 
+def _share_breaks_even(
+    parameters: Parameters, share: float, audit_probability: float, draws: int, random: np.random.Generator
+) -> float:
+    """The reward at which faking a share of the steps pays nothing, where sampled steps decide who is paid."""
+    false = max(1, round(share * parameters.steps))
+    audited = int(np.count_nonzero(random.random(draws) < audit_probability))
+    seen = random.hypergeometric(false, parameters.steps - false, parameters.sampled_steps, audited) > 0
+    refuted = int(np.count_nonzero(random.random(audited)[seen] < parameters.detection))
+    saved = float(false * parameters.gain_per_step)
+    return break_even(lambda reward: _advantage(saved, refuted, draws, reward, 0.0))
+
+
 def _simulate_reward(
     parameters: Parameters, draws: int, random: np.random.Generator, audit_probability: float
 ) -> float:
-    """Workers fake the share of steps that pays best, and sampled steps decide who is paid."""
-    outcomes = []
-    for share in _SHARES:
-        false = max(1, round(share * parameters.steps))
-        audited = int(np.count_nonzero(random.random(draws) < audit_probability))
-        seen = random.hypergeometric(false, parameters.steps - false, parameters.sampled_steps, audited) > 0
-        refuted = int(np.count_nonzero(random.random(audited)[seen] < parameters.detection))
-        outcomes.append((float(false * parameters.gain_per_step), refuted))
-
-    def best(reward: float) -> float:
-        return max(_advantage(saved, caught, draws, reward, 0.0) for saved, caught in outcomes)
-
-    return break_even(best)
+    """Workers see which share of steps paid best for others, and fake as many themselves."""
+    others = {
+        share: _share_breaks_even(parameters, share, audit_probability, draws, random) for share in _SHARES
+    }
+    best = max(others, key=lambda share: others[share])
+    return _share_breaks_even(parameters, best, audit_probability, draws, random)
 
 
 def _simulate_withheld(parameters: Parameters, draws: int, random: np.random.Generator) -> float:

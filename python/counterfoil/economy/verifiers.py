@@ -59,9 +59,7 @@ def _simulate_canaries(parameters: Parameters, draws: int, random: np.random.Gen
     return break_even(lazy_profit, limit=1.0)
 
 
-def _simulate_majority(
-    parameters: Parameters, panel: int, draws: int, random: np.random.Generator
-) -> float:
+def _simulate_majority(parameters: Parameters, panel: int, draws: int, random: np.random.Generator) -> float:
     panels = distinct(random, parameters.seats, panel, draws)
     bad = np.count_nonzero(panels < parameters.adversarial_seats, axis=1)
     return float((2 * bad > panel).mean())
