@@ -113,7 +113,7 @@ CLAIMS = (
         "C(bad, k) / C(seats, k): all k distinct seats are the attacker's",
         first_without_honest,
         _simulate_no_honest,
-        draws=60_000,
+        draws=120_000,
     ),
     Claim(
         "appeal-with-a-bad-majority",
