@@ -166,6 +166,14 @@ def test_withheld_blocks_are_bounded() -> None:
     assert beacons.biased(replace(DEFAULT, withheld_blocks=0)) == DEFAULT.drawn_share
 
 
+def test_naming_a_block_of_ones_own_is_worth_more_than_a_share_of_the_blocks() -> None:
+    """A bound that is told to be for every attacker, and is for one who cannot choose when the block is named."""
+    once = replace(DEFAULT, withheld_blocks=1)
+    assert beacons.biased_by_choice(once) == pytest.approx(0.1 + 0.9 * 0.1)
+    assert beacons.biased_by_choice(once) > beacons.biased(replace(DEFAULT, withheld_blocks=50))
+    assert beacons.biased_by_choice(replace(DEFAULT, withheld_blocks=0)) == DEFAULT.drawn_share
+
+
 def test_a_coarse_simulation_is_held_against_an_interval() -> None:
     """Two per cent of a rare event, which no simulation of this size can see, accepted or refused by luck."""
     rare = replace(DEFAULT, inspection_probability=1e-4)
