@@ -8,6 +8,13 @@ use super::Interface;
 const EMBEDDED: &[(&str, &str)] = &[
     ("RunLedger", include_str!("../../../contracts/artifacts/RunLedger.json")),
     ("Openings", include_str!("../../../contracts/artifacts/Openings.json")),
+    ("Market", include_str!("../../../contracts/artifacts/Market.json")),
+    ("StakeVault", include_str!("../../../contracts/artifacts/StakeVault.json")),
+    ("JobEscrow", include_str!("../../../contracts/artifacts/JobEscrow.json")),
+    ("Challenge", include_str!("../../../contracts/artifacts/Challenge.json")),
+    ("Disputes", include_str!("../../../contracts/artifacts/Disputes.json")),
+    ("WorkSortition", include_str!("../../../contracts/artifacts/WorkSortition.json")),
+    ("DataListing", include_str!("../../../contracts/artifacts/DataListing.json")),
 ];
 
 /// What every contract can refuse with, whether or not it declares it.

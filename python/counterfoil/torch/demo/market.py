@@ -50,7 +50,8 @@ VERIFIERS = ("verifier 1", "verifier 2", "verifier 3")
 ROLES = ("honest", "cheat", *VERIFIERS, "challenger")
 """What each process is, besides the chain and the requester."""
 PATIENCE = 150.0
-_GIVEN = 10 * COIN
+GIVEN = 10 * COIN
+"""What each party begins with, wei."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,18 @@ def main(folder: str | Path = "runs", *, anvil: bool = False) -> int:
     place = fresh(Path(folder), "market").resolve()
     os.environ["COUNTERFOIL_HOME"] = str(_home(place, "requester"))
     with _chain(place, anvil) as url:
-        chain = Chain.deploy(url)
-        market = Market.deploy(chain, PARAMETERS)
+        key = Key.device()
+        give(Chain.reach(url), key)
+        market = Market.deploy(Chain.deploy(url), PARAMETERS)
         say(f"a market on {'anvil' if anvil else 'the development chain'}: {market.address}, which nobody owns")
-        accounts = {"requester": Key.device().address}
+        accounts = {"requester": key.address}
         with _processes(place, url, market.address) as check:
             for role in ROLES:
                 accounts[role] = _await(_home(place, role) / "address", check).read_text()
-            before = Balances.of(market, accounts)
             jobs = [_post(market, place, seed) for seed in (1, 2)]
             say("two jobs are posted: the same training from two seeds, up to a coin each")
             _settle(market, jobs, list(accounts.values()), check)
-        _tell(market, jobs, place, accounts, before)
+        _tell(market, jobs, place, accounts)
     return 0
 
 
@@ -104,7 +105,7 @@ def take_part(party: Party) -> None:
     """Is one of the parties until it is ended."""
     market, key = party.enter()
     board = party.place / "board"
-    market.chain.rpc("anvil_setBalance", [key.address, hex(_GIVEN)])
+    give(market.chain, key)
     tell = functools.partial(print, f"  {party.role:11}", flush=True)
     if party.role in PRICES:
         market.deposit(STAKE, key)
@@ -127,6 +128,11 @@ def take_part(party: Party) -> None:
         agent = Challenger(market, key, board, check=find_wrong_step, say=tell)
     (_home(party.place, party.role) / "address").write_text(key.address)
     agent.run(lambda: False)
+
+
+def give(chain: Chain, key: Key) -> None:
+    """Gives an account its first coins, as development chains do."""
+    chain.rpc("anvil_setBalance", [key.address, hex(GIVEN)])
 
 
 def _post(market: Market, place: Path, seed: int) -> Job:
@@ -176,29 +182,17 @@ def _settle(market: Market, jobs: list[Job], accounts: list[str], check: Callabl
         time.sleep(0.5)
 
 
-@dataclass(frozen=True)
-class Balances:
-    """What accounts have, in their wallets, as stake and owed, and what was burned, wei; and at which block."""
-
-    block: int
-    coins: dict[str, int]
-    burned: int
-
-    @classmethod
-    def of(cls, market: Market, accounts: dict[str, str]) -> Balances:
-        coins = {}
-        for role, account in accounts.items():
-            stake = market.stake(account)
-            staked = stake["free"] + stake["locked"] + stake["leaving"]
-            wallet = int(market.chain.rpc("eth_getBalance", [account, "latest"]), 16)
-            coins[role] = wallet + staked + market.owed(account)
-        return cls(int(market.chain.rpc("eth_blockNumber"), 16), coins, market.owed(NOBODY))
+def _wealth(market: Market, account: str) -> int:
+    """What an account has in its wallet, as stake and owed, wei."""
+    stake = market.stake(account)
+    wallet = int(market.chain.rpc("eth_getBalance", [account, "latest"]), 16)
+    return wallet + stake["free"] + stake["locked"] + stake["leaving"] + market.owed(account)
 
 
-def _gas(market: Market, accounts: dict[str, str], first: int, last: int) -> dict[str, int]:
-    """What each account's transactions cost from block `first` to block `last`, wei."""
+def _gas(market: Market, accounts: dict[str, str]) -> dict[str, int]:
+    """What each account's transactions cost, wei."""
     found, roles = dict.fromkeys(accounts, 0), {account.lower(): role for role, account in accounts.items()}
-    for number in range(first, last + 1):
+    for number in range(int(market.chain.rpc("eth_blockNumber"), 16) + 1):
         for hash_ in market.chain.rpc("eth_getBlockByNumber", [hex(number), False])["transactions"]:
             receipt = market.chain.rpc("eth_getTransactionReceipt", [hash_])
             found[roles[receipt["from"].lower()]] += int(receipt["gasUsed"], 16) * int(
@@ -207,7 +201,7 @@ def _gas(market: Market, accounts: dict[str, str], first: int, last: int) -> dic
     return found
 
 
-def _tell(market: Market, jobs: list[Job], place: Path, accounts: dict[str, str], before: Balances) -> None:
+def _tell(market: Market, jobs: list[Job], place: Path, accounts: dict[str, str]) -> None:
     """Explains the jobs and the balances.
 
     Raises:
@@ -220,10 +214,8 @@ def _tell(market: Market, jobs: list[Job], place: Path, accounts: dict[str, str]
             for role, account in accounts.items():
                 line = line.replace(account, f"the {role}")
             console.print("  " + line.replace("the the ", "the "), soft_wrap=True)
-    after = Balances.of(market, accounts)
-    gas = _gas(market, accounts, before.block + 1, after.block)
-    change = {role: after.coins[role] - before.coins[role] + gas[role] for role in accounts}
-    burned = after.burned - before.burned
+    gas, burned = _gas(market, accounts), market.owed(NOBODY)
+    change = {role: _wealth(market, account) + gas[role] - GIVEN for role, account in accounts.items()}
     table = Table(box=None, pad_edge=False)
     for name in ("", "coins", "why", "gas besides"):
         table.add_column(name, justify="right" if name in ("coins", "gas besides") else "left")
@@ -294,7 +286,8 @@ def _chain(place: Path, anvil: bool) -> Iterator[str]:
         if program is None:
             raise NotFound("there is no anvil on PATH: it comes with foundry, or with npm as @foundry-rs/anvil")
         command = [program, "--port", port, "--hardfork", "cancun", "--accounts", "0", "--silent"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    with (place / "chain.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         _until(lambda: _answers(url), lambda: _check(process, "the chain"))
