@@ -14,7 +14,7 @@ abstract contract OpeningCase is Case {
             keccak256("counterfoil.receipts.v1")
         )
     );
-    bytes32 private constant STEP = keccak256(
+    bytes32 internal constant STEP = keccak256(
         "StepV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 sequence,bytes32 previous,bytes32 delegation,uint64 time,uint64 step,uint32 flags,bytes32 batch,bytes32 samples,bytes32 contribution,bytes32 gradients,bytes32 parameters,bytes32 optimizer,bytes32 buffers,bytes32 hyperparameters,bytes32 randomness,bytes32 environment,bytes32 metrics,uint64 workUnits,bytes32 extensions)"
     );
 
@@ -36,7 +36,11 @@ abstract contract OpeningCase is Case {
     }
 
     function digestOf(bytes memory words) internal pure returns (bytes32) {
-        bytes32 structure = keccak256(abi.encodePacked(STEP, words));
+        return digestOf(STEP, words);
+    }
+
+    function digestOf(bytes32 typeHash, bytes memory words) internal pure returns (bytes32) {
+        bytes32 structure = keccak256(abi.encodePacked(typeHash, words));
         return keccak256(abi.encodePacked(hex"1901", RECEIPTS, structure));
     }
 

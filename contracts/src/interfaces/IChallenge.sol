@@ -108,4 +108,8 @@ interface IChallenge is ISubmissions {
         uint64 pinIndex,
         bytes32[] calldata pinProof
     ) external;
+
+    /// @notice Takes what a conviction could not, because the worker's stake answered for other jobs then. Anybody can;
+    /// it goes where the conviction's share went.
+    function collect(bytes32 job) external;
 }

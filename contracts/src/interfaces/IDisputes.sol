@@ -18,7 +18,7 @@ interface IDisputes is ISubmissions {
     }
 
     /// @param epoch Whose roll of verifiers is drawn from.
-    /// @param receipt Digest of the step's receipt.
+    /// @param receipt Digest of the disputed receipt.
     /// @param isAppealed Whether the second round was begun.
     /// @param verdict None until it is settled.
     struct Dispute {
@@ -74,12 +74,14 @@ interface IDisputes is ISubmissions {
     /// @notice Puts the caller on the roll of the next epoch, with a seat for each `SEAT` of its stake.
     function enlist() external;
 
-    /// @notice Disputes a step of a submitted run: verifiers shall execute it again.
+    /// @notice Disputes a receipt of a submitted run: verifiers shall execute a step again, or look at what another
+    /// receipt says. The close receipt, which every submission shows, speaks of all of them: a run without the steps
+    /// that it was to have, or whose bodies nobody is shown, is disputed there.
     function dispute(
         bytes32 job,
         IJobEscrow.Terms calldata terms,
         IRunLedger.Head calldata head,
-        Receipts.Included calldata step
+        Receipts.Included calldata receipt
     ) external payable returns (bytes32 id);
 
     /// @notice Draws the panel, once a block decides; until then it only names that block. Anybody can.
@@ -95,6 +97,6 @@ interface IDisputes is ISubmissions {
     function appeal(bytes32 id, IJobEscrow.Terms calldata terms) external payable;
 
     /// @notice Ends a dispute. Votes for the verdict are paid their fee, out of the bond of their round. A refuted
-    /// step refuses the job. Anybody can.
+    /// receipt refuses the job. Anybody can.
     function settle(bytes32 id, IJobEscrow.Terms calldata terms) external;
 }

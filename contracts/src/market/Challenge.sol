@@ -17,8 +17,14 @@ import {Submissions} from "./Submissions.sol";
 contract Challenge is IChallenge, Submissions {
     IStakeVault private immutable VAULT;
 
+    /// @dev Who showed the fault, and what of the job's stake is not taken yet.
+    struct Conviction {
+        address by;
+        uint128 rest;
+    }
+
     mapping(bytes32 id => Demand) private demands;
-    mapping(bytes32 job => bool) private isConvicted;
+    mapping(bytes32 job => Conviction) private convictions;
 
     constructor(IRunLedger ledger, IStakeVault vault, IJobEscrow escrow, uint64 voteSeconds)
         Submissions(ledger, escrow, voteSeconds, 1)
@@ -168,15 +174,26 @@ contract Challenge is IChallenge, Submissions {
         convict(job, terms, 4, msg.sender);
     }
 
+    /// @inheritdoc IChallenge
+    function collect(bytes32 job) external {
+        if (convictions[job].rest == 0) revert Unknown(job);
+        take(job, ESCROW.jobOf(job).worker, false);
+    }
+
     /// @dev Once per job: the job is refused if it is not settled, and its stake slashed wherever it is.
     function convict(bytes32 job, IJobEscrow.Terms calldata terms, uint8 fault, address by) private {
         IJobEscrow.Job memory known = read(job, terms);
-        if (isConvicted[job]) return;
-        isConvicted[job] = true;
+        if (convictions[job].by != address(0)) return;
+        convictions[job] = Conviction(by, terms.stake);
         emit Convicted(job, known.worker, fault, by);
         bool isLocked = known.state == IJobEscrow.State.Accepted || known.state == IJobEscrow.State.Submitted;
         if (isLocked) ESCROW.refuse(job, terms, address(0), true);
-        VAULT.slash(known.worker, terms.stake, isLocked, by);
+        take(job, known.worker, isLocked);
+    }
+
+    function take(bytes32 job, address worker, bool isLocked) private {
+        Conviction storage conviction = convictions[job];
+        conviction.rest -= uint128(VAULT.slash(worker, conviction.rest, isLocked, conviction.by));
     }
 
     function isSigned(IJobEscrow.Job memory job, Receipts.Signed calldata signed)

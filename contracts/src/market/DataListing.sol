@@ -91,7 +91,8 @@ contract DataListing is IDataListing, Purse {
         address payer = use.payer;
         if (payer == address(0)) revert NotFunded(listing, run);
         if (block.timestamp < use.until) revert TooEarly(use.until);
-        use.payer = address(0);
+        // A stranger's payment in, taken back, must not keep the run from paying.
+        delete uses[listing][run];
         owe(payer, listings[listing].price);
         emit Reclaimed(listing, run);
     }

@@ -85,20 +85,19 @@ contract Disputes is IDisputes, Submissions {
         bytes32 job,
         IJobEscrow.Terms calldata terms,
         IRunLedger.Head calldata head,
-        Receipts.Included calldata step
+        Receipts.Included calldata receipt
     ) external payable returns (bytes32 id) {
         IJobEscrow.Job memory known = open(job, terms);
         uint64 epoch = uint64(block.timestamp) / EPOCH;
         if (rolls[epoch].total() == 0) revert NobodyEnlisted(epoch);
         id = bond(job, terms);
-        includes(known, head, step);
-        if (step.receipt.typeHash != Receipts.STEP) revert NotSubmitted(step.index);
+        includes(known, head, receipt);
         Dispute storage game = disputes[id];
         game.job = job;
-        game.receipt = Receipts.digestOf(Receipts.STEP, step.receipt.body);
-        (game.index, game.epoch) = (step.index, epoch);
+        game.receipt = Receipts.digestOf(receipt.receipt.typeHash, receipt.receipt.body);
+        (game.index, game.epoch) = (receipt.index, epoch);
         begin(id, 0);
-        emit Disputed(job, id, msg.sender, game.receipt, step.index);
+        emit Disputed(job, id, msg.sender, game.receipt, receipt.index);
     }
 
     /// @inheritdoc IDisputes
