@@ -68,6 +68,7 @@ abstract contract MarketCase is RunCase {
         (vault, escrow, challenge) = (market.VAULT(), market.ESCROW(), market.CHALLENGE());
         (disputes, sortition) = (market.DISPUTES(), market.SORTITION());
         commitStates();
+        vm.deal(address(this), 1 ether);
         vm.deal(REQUESTER, 1 ether);
         vm.deal(CHALLENGER, 1 ether);
         vm.warp(BEGIN - EPOCH);

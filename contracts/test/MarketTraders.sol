@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {IChallenge} from "../src/interfaces/IChallenge.sol";
+import {IDisputes} from "../src/interfaces/IDisputes.sol";
+import {IJobEscrow} from "../src/interfaces/IJobEscrow.sol";
+import {IPurse} from "../src/interfaces/IPurse.sol";
+import {IStakeVault} from "../src/interfaces/IStakeVault.sol";
+import {IWorkSortition} from "../src/interfaces/IWorkSortition.sol";
+import {Receipts} from "../src/libraries/Receipts.sol";
+import {MarketModel} from "./MarketModel.sol";
+
+/// @title Accounts that do anything, at any time, mostly wrongly
+/// @dev The key WORKER is an honest worker: it signs what it did and answers demands in time. CHEAT submits runs
+/// with faults and signs contradictions. Verifiers mostly vote against everybody.
+contract MarketTraders is MarketModel {
+    uint256 private constant CHEAT = 3;
+    uint256 private constant MOST_JOBS = 5;
+
+    address[] public accounts;
+    uint256 public clock;
+    /// @dev Encoded runs of submitted jobs.
+    mapping(bytes32 job => bytes) private material;
+    mapping(bytes32 id => IChallenge.Place) private places;
+    mapping(bytes32 id => mapping(uint8 round => mapping(address voter => IDisputes.Outcome))) private
+        promised;
+    mapping(address account => uint256) public paidIn;
+    mapping(address account => uint256) public gone;
+    uint256 public calls;
+
+    constructor() {
+        openMarket();
+        clock = BEGIN;
+        for (uint256 key = 1; key <= 3; ++key) {
+            accounts.push(vm.addr(key));
+        }
+        accounts.push(REQUESTER);
+        accounts.push(CHALLENGER);
+        for (uint256 n = 0; n < VERIFIERS; ++n) {
+            accounts.push(vm.addr(VERIFIER + n));
+            stakes[accounts[5 + n]].free = SEAT;
+        }
+        came[address(vault)] = VERIFIERS * SEAT + STAKE;
+        stakes[vm.addr(WORKER)].free = STAKE;
+        for (uint256 n = 0; n < accounts.length; ++n) {
+            vm.deal(accounts[n], 1 ether);
+        }
+        stakeMore(vm.addr(WORKER), 5 * STAKE);
+        stakeMore(vm.addr(CHEAT), 6 * STAKE);
+    }
+
+    function choice(uint256 seed, uint256 place, uint256 number) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode(seed, place))) % number;
+    }
+
+    function any(uint256 seed, uint256 place) private view returns (address) {
+        return accounts[choice(seed, place, accounts.length)];
+    }
+
+    function act(address from, address to, uint256 value, bytes memory data)
+        private
+        returns (bool succeeded, bytes memory answer)
+    {
+        ++calls;
+        vm.prank(from);
+        (succeeded, answer) = to.call{value: value}(data);
+        if (!succeeded) return (succeeded, answer);
+        came[to] += value;
+        paidIn[from] += value;
+    }
+
+    function stakeMore(address account, uint256 amount) private {
+        act(account, address(vault), amount, abi.encodeCall(IStakeVault.deposit, (account)));
+        stakes[account].free += uint128(amount);
+    }
+
+    function someJob(uint256 seed) private view returns (bytes32) {
+        return jobs.length == 0 ? bytes32(0) : jobs[choice(seed, 99, jobs.length)];
+    }
+
+    function someHeld(uint256 seed, bool isDispute) private view returns (bytes32) {
+        for (uint256 n = 0; n < ids.length; ++n) {
+            bytes32 id = ids[(choice(seed, 98, ids.length) + n) % ids.length];
+            if (held[id].isDispute == isDispute && (!held[id].isSettled || seed % 16 == 0)) return id;
+        }
+        return bytes32(0);
+    }
+
+    function post(uint256 seed) external {
+        uint256 running;
+        for (uint256 n = 0; n < jobs.length; ++n) {
+            if (stateOf[jobs[n]] < IJobEscrow.State.Paid) ++running;
+        }
+        if (running >= MOST_JOBS) return;
+        IJobEscrow.Terms memory t = terms();
+        t.salt = bytes32(seed);
+        t.fee = uint128(1 + choice(seed, 1, 20));
+        t.reward = uint128(t.fee * (30 + choice(seed, 2, 1000)));
+        t.stake = uint128(choice(seed, 3, STAKE));
+        t.deposit = uint128(choice(seed, 4, 3) * 33);
+        t.units = uint64(choice(seed, 5, 60));
+        t.biddingEnds = uint64(clock + choice(seed, 6, HOUR));
+        t.revealEnds = uint64(t.biddingEnds + choice(seed, 7, HOUR));
+        t.acceptEnds = uint64(t.revealEnds + choice(seed, 8, HOUR));
+        t.workEnds = uint64(t.acceptEnds + choice(seed, 9, HOUR));
+        t.challengeWindow = uint64(HOUR + choice(seed, 10, 6 * HOUR));
+        address requester = choice(seed, 11, 3) == 0 ? any(seed, 12) : REQUESTER;
+        (bool succeeded, bytes memory answer) =
+            act(requester, address(escrow), costOf(t), abi.encodeCall(IJobEscrow.post, (t)));
+        if (!succeeded) return;
+        bytes32 id = abi.decode(answer, (bytes32));
+        jobs.push(id);
+        (termsOf[id], requesterOf[id], stateOf[id]) = (t, requester, IJobEscrow.State.Posted);
+    }
+
+    function bid(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0) return;
+        address bidder =
+            choice(seed, 1, 4) == 0 ? any(seed, 2) : vm.addr(choice(seed, 3, 2) == 0 ? WORKER : CHEAT);
+        uint128 price = uint128(choice(seed, 4, uint256(termsOf[id].reward) * 5 / 4));
+        bytes32 commitment = escrow.commitmentOf(id, bidder, price, "salt");
+        bytes memory data = abi.encodeCall(IJobEscrow.bid, (id, termsOf[id], commitment));
+        (bool succeeded,) = act(bidder, address(escrow), termsOf[id].deposit, data);
+        if (succeeded) bidsOf[id].push(Bid(bidder, price, false));
+    }
+
+    function reveal(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0 || bidsOf[id].length == 0) return;
+        Bid storage one = bidsOf[id][choice(seed, 1, bidsOf[id].length)];
+        bytes memory data = abi.encodeCall(IJobEscrow.reveal, (id, termsOf[id], one.price, "salt"));
+        (bool succeeded,) = act(one.bidder, address(escrow), 0, data);
+        if (!succeeded) return;
+        require(!one.isRevealed, "revealed twice");
+        one.isRevealed = true;
+        wasRevealed(id, one.bidder, one.price);
+    }
+
+    function accept(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0) return;
+        (address worker,) = best(id);
+        address caller = choice(seed, 1, 8) == 0 ? any(seed, 2) : worker;
+        (bool succeeded,) =
+            act(caller, address(escrow), 0, abi.encodeCall(IJobEscrow.accept, (id, termsOf[id])));
+        if (!succeeded) return;
+        require(caller == worker, "accepted by another");
+        stateOf[id] = IJobEscrow.State.Accepted;
+    }
+
+    function submit(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0 || stateOf[id] != IJobEscrow.State.Accepted) return;
+        (address worker,) = best(id);
+        uint256 key = worker == vm.addr(WORKER) ? WORKER : worker == vm.addr(CHEAT) ? CHEAT : 0;
+        if (key == 0) return;
+        Fault fault = key == CHEAT ? Fault(choice(seed, 1, 10)) : Fault.None;
+        Run memory r = recorded(key, escrow.jobOf(id).run, termsOf[id].units, fault);
+        (uint64 count,,) = chain.head(logId(r.run, worker, 0));
+        if (count == 0) anchored(chain, r);
+        bytes memory data =
+            abi.encodeCall(IJobEscrow.submit, (id, termsOf[id], 0, r.head, included(r, SIZE - 1)));
+        (bool succeeded,) = act(worker, address(escrow), 0, data);
+        if (!succeeded) return;
+        material[id] = abi.encode(r);
+        stateOf[id] = IJobEscrow.State.Submitted;
+        due[address(escrow)][worker] += termsOf[id].deposit;
+    }
+
+    function finish(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0) return;
+        IJobEscrow.Terms memory t = termsOf[id];
+        (bool succeeded,) =
+            act(any(seed, 1), address(escrow), 0, abi.encodeCall(IJobEscrow.finalise, (id, t)));
+        if (succeeded) wasPaid(id);
+        (succeeded,) = act(any(seed, 2), address(escrow), 0, abi.encodeCall(IJobEscrow.reclaim, (id, t)));
+        if (succeeded) wasCancelled(id);
+        if (choice(seed, 3, 4) != 0) return;
+        (succeeded,) = act(any(seed, 4), address(escrow), 0, abi.encodeCall(IJobEscrow.cancel, (id, t)));
+        if (succeeded) wasCancelled(id);
+    }
+
+    function demand(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0 || demandsOf[id] > 6) return;
+        IChallenge.Place memory place = IChallenge.Place(
+            uint64(uint256(keccak256(abi.encode(seed)))),
+            uint8(choice(seed, 1, 8) + 3),
+            uint64(choice(seed, 2, 100)),
+            uint64(choice(seed, 3, 100))
+        );
+        uint256 price = uint256(termsOf[id].fee) * 2 ** demandsOf[id];
+        address by = any(seed, 4);
+        bytes memory data = abi.encodeCall(IChallenge.demand, (id, termsOf[id], place));
+        (bool succeeded, bytes memory answer_) = act(by, address(challenge), price, data);
+        if (!succeeded) return;
+        bytes32 asked = abi.decode(answer_, (bytes32));
+        ++demandsOf[id];
+        ids.push(asked);
+        held[asked] = Held(id, by, price, address(0), 0, false, false);
+        places[asked] = place;
+    }
+
+    function answerDemand(uint256 seed) external {
+        bytes32 id = someHeld(seed, false);
+        if (id != 0) answerOne(id, any(seed, 1));
+    }
+
+    function answerOne(bytes32 id, address from) private returns (bool succeeded) {
+        Run memory r = abi.decode(material[held[id].job], (Run));
+        IChallenge.Place memory place = places[id];
+        uint256 index = place.index % SIZE;
+        bytes memory data = abi.encodeCall(
+            IChallenge.answer,
+            (
+                id,
+                termsOf[held[id].job],
+                r.head,
+                included(r, index),
+                openingOf(place.field, place.entry, place.chunk)
+            )
+        );
+        (succeeded,) = act(from, address(challenge), 0, data);
+        if (succeeded) wasAnswered(id);
+    }
+
+    function expire(uint256 seed) external {
+        bytes32 id = someHeld(seed, false);
+        if (id == 0) return;
+        bytes memory data = abi.encodeCall(IChallenge.expire, (id, termsOf[held[id].job]));
+        (bool succeeded,) = act(any(seed, 1), address(challenge), 0, data);
+        if (succeeded) wasExpired(id);
+    }
+
+    function dispute(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0 || material[id].length == 0 || disputesOf[id] > 3) return;
+        Run memory r = abi.decode(material[id], (Run));
+        uint256 price = uint256(termsOf[id].fee) * 4 * 2 ** disputesOf[id];
+        address by = any(seed, 1);
+        bytes memory data =
+            abi.encodeCall(IDisputes.dispute, (id, termsOf[id], r.head, included(r, choice(seed, 2, SIZE))));
+        (bool succeeded, bytes memory answer_) = act(by, address(disputes), price, data);
+        if (!succeeded) return;
+        bytes32 game = keccak256(abi.encode(id, disputesOf[id]++));
+        require(abi.decode(answer_, (bytes32)) == game, "another dispute");
+        // A demand on the same job has the same number, but another contract's.
+        game = abi.decode(answer_, (bytes32)) ^ bytes32(uint256(1));
+        ids.push(game);
+        held[game] = Held(id, by, price, address(0), 0, true, false);
+    }
+
+    /// @dev Disputes and demands are numbered alike, so the model names disputes by another last bit.
+    function gameOf(bytes32 id) private pure returns (bytes32) {
+        return id ^ bytes32(uint256(1));
+    }
+
+    function draw(uint256 seed) external {
+        bytes32 id = someHeld(seed, true);
+        if (id == 0) return;
+        act(any(seed, 1), address(disputes), 0, abi.encodeCall(IDisputes.draw, (gameOf(id))));
+    }
+
+    function vote(uint256 seed) external {
+        bytes32 id = someHeld(seed, true);
+        if (id == 0) return;
+        uint8 round = held[id].appellant == address(0) ? 0 : 1;
+        address[] memory panel = disputes.roundOf(gameOf(id), round).panel;
+        for (uint256 n = 0; n < panel.length; ++n) {
+            if (choice(seed, n, 5) == 0) continue;
+            address voter = panel[n];
+            IDisputes.Outcome outcome = promised[id][round][voter];
+            bytes memory data = abi.encodeCall(IDisputes.reveal, (gameOf(id), outcome, "", "salt"));
+            (bool succeeded,) = act(voter, address(disputes), 0, data);
+            if (succeeded) {
+                bool isKnown;
+                for (uint256 m = 0; m < ballots[id][round].length; ++m) {
+                    isKnown = isKnown || ballots[id][round][m].voter == voter;
+                }
+                if (!isKnown) ballots[id][round].push(Ballot(voter, outcome));
+                continue;
+            }
+            outcome = choice(seed, 20 + n, 3) == 0 ? IDisputes.Outcome.Upheld : IDisputes.Outcome.Refuted;
+            bytes32 sealedVote = disputes.voteOf(gameOf(id), round, voter, outcome, "", "salt");
+            (succeeded,) =
+                act(voter, address(disputes), 0, abi.encodeCall(IDisputes.commit, (gameOf(id), sealedVote)));
+            if (succeeded) promised[id][round][voter] = outcome;
+        }
+    }
+
+    function appeal(uint256 seed) external {
+        bytes32 id = someHeld(seed, true);
+        if (id == 0) return;
+        address by = any(seed, 1);
+        uint256 price = 8 * uint256(termsOf[held[id].job].fee);
+        bytes memory data = abi.encodeCall(IDisputes.appeal, (gameOf(id), termsOf[held[id].job]));
+        (bool succeeded,) = act(by, address(disputes), price, data);
+        if (succeeded) (held[id].appellant, held[id].appealBond) = (by, price);
+    }
+
+    function settle(uint256 seed) external {
+        bytes32 id = someHeld(seed, true);
+        if (id != 0) settleOne(id);
+    }
+
+    function settleOne(bytes32 id) private returns (bool succeeded) {
+        bytes memory data = abi.encodeCall(IDisputes.settle, (gameOf(id), termsOf[held[id].job]));
+        (succeeded,) = act(CHALLENGER, address(disputes), 0, data);
+        if (succeeded) wasJudged(id);
+    }
+
+    /// @dev True material of a run, in any place: what an honest worker signed must convict nobody.
+    function prove(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0 || material[id].length == 0) return;
+        bytes32 source = choice(seed, 1, 4) == 0 ? someJob(seed >> 8) : id;
+        if (material[source].length == 0) source = id;
+        Run memory r = abi.decode(material[source], (Run));
+        (bool succeeded,) = act(CHALLENGER, address(challenge), 0, proof(seed, id, r));
+        if (succeeded) wasConvicted(id, CHALLENGER);
+    }
+
+    function proof(uint256 seed, bytes32 id, Run memory r) private view returns (bytes memory) {
+        uint256 kind = choice(seed, 2, 7);
+        (uint256 one, uint256 two) = (choice(seed, 3, SIZE), choice(seed, 4, SIZE));
+        IJobEscrow.Terms memory t = termsOf[id];
+        if (kind == 0) {
+            return abi.encodeCall(IChallenge.proveContradiction, (id, t, r.receipts[one], r.receipts[two]));
+        }
+        if (kind == 1) {
+            // The cheat's key signs anything; of the honest worker others know the receipts alone.
+            uint256 key = r.key == WORKER ? OTHER : r.key;
+            return
+                abi.encodeCall(IChallenge.proveContradiction, (id, t, r.receipts[one], changed(r, one, key)));
+        }
+        if (kind == 2) {
+            uint64 size = uint64(1 + two);
+            Receipts.Signed memory head = signedHead(r, size, root(r.leaves, 0, size));
+            Receipts.Signed memory last = signedHead(r, uint64(SIZE), r.head.root);
+            if (one == 0) last = r.receipts[two];
+            return abi.encodeCall(IChallenge.proveContradiction, (id, t, head, last));
+        }
+        if (kind == 3) {
+            return
+                abi.encodeCall(IChallenge.proveMisplaced, (id, t, r.head, included(r, one), included(r, two)));
+        }
+        if (kind == 4 && one > 0) {
+            return abi.encodeCall(
+                IChallenge.proveMisplaced, (id, t, r.head, included(r, one), included(r, one - 1))
+            );
+        }
+        if (kind == 5) {
+            return abi.encodeCall(IChallenge.proveSignature, (id, t, r.head, included(r, one)));
+        }
+        // The job's pin is of another value than any step has, and of a tensor that the honest never has.
+        bytes memory pinned = pin(0, HYPERPARAMETERS, "0/rate", wrong());
+        return abi.encodeCall(
+            IChallenge.provePin,
+            (
+                id,
+                t,
+                r.head,
+                included(r, 2 + one % 3),
+                openingOf(uint8(GRADIENTS + two % 5), uint64(one), 0),
+                pinned,
+                0,
+                new bytes32[](0)
+            )
+        );
+    }
+
+    function collect(uint256 seed) external {
+        bytes32 id = someJob(seed);
+        if (id == 0) return;
+        (bool succeeded,) = act(any(seed, 1), address(challenge), 0, abi.encodeCall(IChallenge.collect, (id)));
+        if (succeeded) wasCollected(id);
+    }
+
+    function stakeMoves(uint256 seed) external {
+        address account = any(seed, 1);
+        uint128 amount = uint128(choice(seed, 2, 3_000));
+        IStakeVault.Stake storage stake_ = stakes[account];
+        if (choice(seed, 3, 4) == 0) return stakeMore(account, amount);
+        if (choice(seed, 3, 4) == 1) {
+            (bool begun,) = act(account, address(vault), 0, abi.encodeCall(IStakeVault.beginExit, (amount)));
+            require(begun == (amount <= stake_.free), "an exit of free stake");
+            if (!begun) return;
+            (stake_.free, stake_.leaving) = (stake_.free - amount, stake_.leaving + amount);
+            stake_.release = uint64(clock) + EXIT_DELAY;
+            return;
+        }
+        (bool left_,) = act(account, address(vault), 0, abi.encodeCall(IStakeVault.exit, ()));
+        require(left_ == (clock >= stake_.release), "an exit at its time");
+        if (!left_) return;
+        due[address(vault)][account] += stake_.leaving;
+        stake_.leaving = 0;
+    }
+
+    /// @dev What only the market's contracts may call.
+    function intrude(uint256 seed) external {
+        address by = any(seed, 1);
+        bytes32 id = someJob(seed);
+        bytes[6] memory data = [
+            abi.encodeCall(IStakeVault.lock, (by, 1)),
+            abi.encodeCall(IStakeVault.unlock, (by, 1)),
+            abi.encodeCall(IStakeVault.slash, (vm.addr(WORKER), 1, false, by)),
+            abi.encodeCall(IJobEscrow.hold, (id, false)),
+            abi.encodeCall(IJobEscrow.refuse, (id, termsOf[id], by, false)),
+            abi.encodeCall(IWorkSortition.credit, (by, 1))
+        ];
+        uint256 which = choice(seed, 2, 6);
+        address to = which < 3 ? address(vault) : which < 5 ? address(escrow) : address(sortition);
+        (bool succeeded,) = act(by, to, 0, data[which]);
+        require(!succeeded, "a stranger was obeyed");
+    }
+
+    function withdraw(uint256 seed) external {
+        withdrawOne(any(seed, 1), purses()[choice(seed, 2, 4)]);
+    }
+
+    function withdrawOne(address account, address purse) private {
+        uint256 expected = due[purse][account];
+        (bool succeeded, bytes memory answer_) =
+            act(account, purse, 0, abi.encodeCall(IPurse.withdraw, (payable(account))));
+        require(succeeded == (expected != 0), "what is due is paid");
+        if (!succeeded) return;
+        require(abi.decode(answer_, (uint256)) == expected, "another amount");
+        due[purse][account] = 0;
+        left[purse] += expected;
+        gone[account] += expected;
+    }
+
+    function purses() public view returns (address[4] memory) {
+        return [address(vault), address(escrow), address(challenge), address(disputes)];
+    }
+
+    /// @dev Time goes on; before it does, the honest worker answers every demand of its runs.
+    function pass(uint256 seed) public {
+        uint256 kind = choice(seed, 1, 8);
+        uint256 next = clock + choice(seed, 2, 600);
+        bytes32 id = someJob(seed);
+        if (kind < 5 && id != 0) next = deadline(id);
+        if (kind == 5) next = clock + VOTE;
+        if (kind == 6 && choice(seed, 3, 8) == 0) next = clock + EPOCH;
+        if (next <= clock) next = clock + choice(seed, 4, HOUR);
+        height += choice(seed, 5, 16) == 0 ? 300 : 2;
+        vm.roll(height);
+        moveTo(next);
+    }
+
+    function deadline(bytes32 id) private view returns (uint256) {
+        IJobEscrow.Terms storage t = termsOf[id];
+        if (clock < t.biddingEnds) return t.biddingEnds;
+        if (clock < t.revealEnds) return t.revealEnds;
+        if (stateOf[id] == IJobEscrow.State.Submitted) return escrow.jobOf(id).challengeEnds;
+        return clock < t.acceptEnds ? t.acceptEnds : t.workEnds;
+    }
+
+    function moveTo(uint256 next) private {
+        for (uint256 n = 0; n < ids.length; ++n) {
+            if (held[ids[n]].isDispute || held[ids[n]].isSettled) continue;
+            (address worker,) = best(held[ids[n]].job);
+            if (worker == vm.addr(WORKER)) require(answerOne(ids[n], worker), "an honest answer is refused");
+        }
+        if (next / EPOCH > clock / EPOCH) {
+            vm.warp((next / EPOCH) * EPOCH - 1);
+            for (uint256 n = 5; n < accounts.length; ++n) {
+                act(accounts[n], address(disputes), 0, abi.encodeCall(IDisputes.enlist, ()));
+            }
+        }
+        clock = next;
+        vm.warp(next);
+    }
+
+    /// @dev Behind all bounds everything ends by calls that anybody can make, and all that is due is paid.
+    function end() external {
+        uint256 last = clock;
+        for (uint256 n = 0; n < jobs.length; ++n) {
+            (uint256 ends, uint256 works) = (escrow.jobOf(jobs[n]).challengeEnds, termsOf[jobs[n]].workEnds);
+            if (ends > last) last = ends;
+            if (works > last) last = works;
+        }
+        moveTo(last + 7 * VOTE);
+        for (uint256 n = 0; n < ids.length; ++n) {
+            if (held[ids[n]].isSettled) continue;
+            if (held[ids[n]].isDispute) {
+                require(settleOne(ids[n]), "a dispute without an end");
+                continue;
+            }
+            bytes memory data = abi.encodeCall(IChallenge.expire, (ids[n], termsOf[held[ids[n]].job]));
+            (bool succeeded,) = act(CHALLENGER, address(challenge), 0, data);
+            require(succeeded, "a demand without an end");
+            wasExpired(ids[n]);
+        }
+        for (uint256 n = 0; n < jobs.length; ++n) {
+            if (stateOf[jobs[n]] >= IJobEscrow.State.Paid) continue;
+            bool isSubmitted = stateOf[jobs[n]] == IJobEscrow.State.Submitted;
+            bytes memory data = isSubmitted
+                ? abi.encodeCall(IJobEscrow.finalise, (jobs[n], termsOf[jobs[n]]))
+                : abi.encodeCall(IJobEscrow.reclaim, (jobs[n], termsOf[jobs[n]]));
+            (bool succeeded,) = act(CHALLENGER, address(escrow), 0, data);
+            require(succeeded, "a job without an end");
+            if (isSubmitted) wasPaid(jobs[n]);
+            else wasCancelled(jobs[n]);
+        }
+        takeAll();
+    }
+
+    function takeAll() private {
+        for (uint256 n = 0; n < accounts.length; ++n) {
+            IStakeVault.Stake storage stake_ = stakes[accounts[n]];
+            require(stake_.locked == 0, "stake that stays locked");
+            (bool begun,) =
+                act(accounts[n], address(vault), 0, abi.encodeCall(IStakeVault.beginExit, (stake_.free)));
+            require(begun, "stake that cannot leave");
+            (stake_.leaving, stake_.free) = (stake_.leaving + stake_.free, 0);
+        }
+        clock += EXIT_DELAY;
+        vm.warp(clock);
+        for (uint256 n = 0; n < accounts.length; ++n) {
+            act(accounts[n], address(vault), 0, abi.encodeCall(IStakeVault.exit, ()));
+            due[address(vault)][accounts[n]] += stakes[accounts[n]].leaving;
+            stakes[accounts[n]].leaving = 0;
+            for (uint256 p = 0; p < 4; ++p) {
+                withdrawOne(accounts[n], purses()[p]);
+            }
+        }
+        for (uint256 p = 0; p < 4; ++p) {
+            address purse = purses()[p];
+            equal(purse.balance, IPurse(purse).owed(address(0)), "all but what was burned has left");
+        }
+    }
+
+    function check() external view {
+        for (uint256 p = 0; p < 4; ++p) {
+            address purse = purses()[p];
+            uint256 owed = due[purse][address(0)];
+            equal(IPurse(purse).owed(address(0)), owed, "burned");
+            for (uint256 n = 0; n < accounts.length; ++n) {
+                equal(IPurse(purse).owed(accounts[n]), due[purse][accounts[n]], "owed");
+                owed += due[purse][accounts[n]];
+                if (p == 0) owed += checkStake(accounts[n]);
+            }
+            equal(purse.balance, came[purse] - left[purse], "came and left");
+            equal(purse.balance, owed + holding(purse), "owed and held");
+        }
+    }
+
+    function checkStake(address account) private view returns (uint256) {
+        IStakeVault.Stake storage model = stakes[account];
+        stakeIs(account, model.free, model.locked, model.leaving);
+        return uint256(model.free) + model.locked + model.leaving;
+    }
+}
