@@ -15,7 +15,7 @@ import {MarketModel} from "./MarketModel.sol";
 /// with faults and signs contradictions. Verifiers mostly vote against everybody.
 contract MarketTraders is MarketModel {
     uint256 private constant CHEAT = 3;
-    uint256 private constant MOST_JOBS = 5;
+    uint256 private constant MOST_JOBS = 2;
 
     address[] public accounts;
     uint256 public clock;
@@ -74,8 +74,56 @@ contract MarketTraders is MarketModel {
         stakes[account].free += uint128(amount);
     }
 
+    /// @dev Mostly one that is not settled.
     function someJob(uint256 seed) private view returns (bytes32) {
-        return jobs.length == 0 ? bytes32(0) : jobs[choice(seed, 99, jobs.length)];
+        if (jobs.length == 0) return bytes32(0);
+        bytes32 id = jobs[choice(seed, 99, jobs.length)];
+        if (choice(seed, 97, 8) == 0) return id;
+        // They are among the last ones.
+        uint256 number;
+        for (uint256 n = jobs.length; n > 0 && n + 8 > jobs.length; --n) {
+            if (stateOf[jobs[n - 1]] >= IJobEscrow.State.Paid) continue;
+            if (choice(seed, 100 + n, ++number) == 0) id = jobs[n - 1];
+        }
+        return id;
+    }
+
+    /// @dev Sixteen actions, drawn by weights with which about half of the jobs are submitted.
+    function go(uint256 seed) external {
+        for (uint256 n = 0; n < 16; ++n) {
+            step(uint256(keccak256(abi.encode(seed, n, calls))));
+        }
+    }
+
+    function step(uint256 seed) private {
+        function(uint256)[20] memory actions = [
+            postAny,
+            bidAny,
+            revealAny,
+            acceptAny,
+            submitAny,
+            finishAny,
+            demandAny,
+            answerDemandAny,
+            expireAny,
+            disputeAny,
+            drawAny,
+            voteAny,
+            appealAny,
+            settleAny,
+            proveAny,
+            collectAny,
+            stakeMovesAny,
+            intrudeAny,
+            withdrawAny,
+            passAny
+        ];
+        uint8[20] memory weights = [4, 9, 11, 8, 8, 2, 3, 2, 2, 4, 5, 8, 2, 3, 3, 1, 1, 1, 1, 2];
+        uint256 met = choice(seed, 0, 80);
+        for (uint256 n = 0; n < 20; ++n) {
+            if (met < weights[n]) return actions[n](seed);
+            met -= weights[n];
+        }
     }
 
     function someHeld(uint256 seed, bool isDispute) private view returns (bytes32) {
@@ -86,7 +134,7 @@ contract MarketTraders is MarketModel {
         return bytes32(0);
     }
 
-    function post(uint256 seed) external {
+    function postAny(uint256 seed) private {
         uint256 running;
         for (uint256 n = 0; n < jobs.length; ++n) {
             if (stateOf[jobs[n]] < IJobEscrow.State.Paid) ++running;
@@ -113,7 +161,7 @@ contract MarketTraders is MarketModel {
         (termsOf[id], requesterOf[id], stateOf[id]) = (t, requester, IJobEscrow.State.Posted);
     }
 
-    function bid(uint256 seed) external {
+    function bidAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0) return;
         address bidder =
@@ -125,7 +173,7 @@ contract MarketTraders is MarketModel {
         if (succeeded) bidsOf[id].push(Bid(bidder, price, false));
     }
 
-    function reveal(uint256 seed) external {
+    function revealAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0 || bidsOf[id].length == 0) return;
         Bid storage one = bidsOf[id][choice(seed, 1, bidsOf[id].length)];
@@ -137,7 +185,7 @@ contract MarketTraders is MarketModel {
         wasRevealed(id, one.bidder, one.price);
     }
 
-    function accept(uint256 seed) external {
+    function acceptAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0) return;
         (address worker,) = best(id);
@@ -149,7 +197,7 @@ contract MarketTraders is MarketModel {
         stateOf[id] = IJobEscrow.State.Accepted;
     }
 
-    function submit(uint256 seed) external {
+    function submitAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0 || stateOf[id] != IJobEscrow.State.Accepted) return;
         (address worker,) = best(id);
@@ -168,7 +216,7 @@ contract MarketTraders is MarketModel {
         due[address(escrow)][worker] += termsOf[id].deposit;
     }
 
-    function finish(uint256 seed) external {
+    function finishAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0) return;
         IJobEscrow.Terms memory t = termsOf[id];
@@ -177,12 +225,12 @@ contract MarketTraders is MarketModel {
         if (succeeded) wasPaid(id);
         (succeeded,) = act(any(seed, 2), address(escrow), 0, abi.encodeCall(IJobEscrow.reclaim, (id, t)));
         if (succeeded) wasCancelled(id);
-        if (choice(seed, 3, 4) != 0) return;
+        if (choice(seed, 3, 16) != 0) return;
         (succeeded,) = act(any(seed, 4), address(escrow), 0, abi.encodeCall(IJobEscrow.cancel, (id, t)));
         if (succeeded) wasCancelled(id);
     }
 
-    function demand(uint256 seed) external {
+    function demandAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0 || demandsOf[id] > 6) return;
         IChallenge.Place memory place = IChallenge.Place(
@@ -203,7 +251,7 @@ contract MarketTraders is MarketModel {
         places[asked] = place;
     }
 
-    function answerDemand(uint256 seed) external {
+    function answerDemandAny(uint256 seed) private {
         bytes32 id = someHeld(seed, false);
         if (id != 0) answerOne(id, any(seed, 1));
     }
@@ -226,7 +274,7 @@ contract MarketTraders is MarketModel {
         if (succeeded) wasAnswered(id);
     }
 
-    function expire(uint256 seed) external {
+    function expireAny(uint256 seed) private {
         bytes32 id = someHeld(seed, false);
         if (id == 0) return;
         bytes memory data = abi.encodeCall(IChallenge.expire, (id, termsOf[held[id].job]));
@@ -234,7 +282,7 @@ contract MarketTraders is MarketModel {
         if (succeeded) wasExpired(id);
     }
 
-    function dispute(uint256 seed) external {
+    function disputeAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0 || material[id].length == 0 || disputesOf[id] > 3) return;
         Run memory r = abi.decode(material[id], (Run));
@@ -257,13 +305,13 @@ contract MarketTraders is MarketModel {
         return id ^ bytes32(uint256(1));
     }
 
-    function draw(uint256 seed) external {
+    function drawAny(uint256 seed) private {
         bytes32 id = someHeld(seed, true);
         if (id == 0) return;
         act(any(seed, 1), address(disputes), 0, abi.encodeCall(IDisputes.draw, (gameOf(id))));
     }
 
-    function vote(uint256 seed) external {
+    function voteAny(uint256 seed) private {
         bytes32 id = someHeld(seed, true);
         if (id == 0) return;
         uint8 round = held[id].appellant == address(0) ? 0 : 1;
@@ -290,7 +338,7 @@ contract MarketTraders is MarketModel {
         }
     }
 
-    function appeal(uint256 seed) external {
+    function appealAny(uint256 seed) private {
         bytes32 id = someHeld(seed, true);
         if (id == 0) return;
         address by = any(seed, 1);
@@ -300,7 +348,7 @@ contract MarketTraders is MarketModel {
         if (succeeded) (held[id].appellant, held[id].appealBond) = (by, price);
     }
 
-    function settle(uint256 seed) external {
+    function settleAny(uint256 seed) private {
         bytes32 id = someHeld(seed, true);
         if (id != 0) settleOne(id);
     }
@@ -312,7 +360,7 @@ contract MarketTraders is MarketModel {
     }
 
     /// @dev True material of a run, in any place: what an honest worker signed must convict nobody.
-    function prove(uint256 seed) external {
+    function proveAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0 || material[id].length == 0) return;
         bytes32 source = choice(seed, 1, 4) == 0 ? someJob(seed >> 8) : id;
@@ -371,14 +419,14 @@ contract MarketTraders is MarketModel {
         );
     }
 
-    function collect(uint256 seed) external {
+    function collectAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0) return;
         (bool succeeded,) = act(any(seed, 1), address(challenge), 0, abi.encodeCall(IChallenge.collect, (id)));
         if (succeeded) wasCollected(id);
     }
 
-    function stakeMoves(uint256 seed) external {
+    function stakeMovesAny(uint256 seed) private {
         address account = any(seed, 1);
         uint128 amount = uint128(choice(seed, 2, 3_000));
         IStakeVault.Stake storage stake_ = stakes[account];
@@ -399,7 +447,7 @@ contract MarketTraders is MarketModel {
     }
 
     /// @dev What only the market's contracts may call.
-    function intrude(uint256 seed) external {
+    function intrudeAny(uint256 seed) private {
         address by = any(seed, 1);
         bytes32 id = someJob(seed);
         bytes[6] memory data = [
@@ -416,7 +464,7 @@ contract MarketTraders is MarketModel {
         require(!succeeded, "a stranger was obeyed");
     }
 
-    function withdraw(uint256 seed) external {
+    function withdrawAny(uint256 seed) private {
         withdrawOne(any(seed, 1), purses()[choice(seed, 2, 4)]);
     }
 
@@ -437,17 +485,24 @@ contract MarketTraders is MarketModel {
     }
 
     /// @dev Time goes on; before it does, the honest worker answers every demand of its runs.
-    function pass(uint256 seed) public {
+    function passAny(uint256 seed) private {
         uint256 kind = choice(seed, 1, 8);
         uint256 next = clock + choice(seed, 2, 600);
-        bytes32 id = someJob(seed);
-        if (kind < 5 && id != 0) next = deadline(id);
-        if (kind == 5) next = clock + VOTE;
-        if (kind == 6 && choice(seed, 3, 8) == 0) next = clock + EPOCH;
+        if (kind < 7) next = nearest();
+        if (choice(seed, 3, 64) == 0) next = clock + EPOCH;
         if (next <= clock) next = clock + choice(seed, 4, HOUR);
         height += choice(seed, 5, 16) == 0 ? 300 : 2;
         vm.roll(height);
         moveTo(next);
+    }
+
+    /// @dev The first time at which something of a running job ends.
+    function nearest() private view returns (uint256 next) {
+        next = clock + VOTE;
+        for (uint256 n = 0; n < jobs.length; ++n) {
+            uint256 ends = stateOf[jobs[n]] < IJobEscrow.State.Paid ? deadline(jobs[n]) : 0;
+            if (ends > clock && ends < next) next = ends;
+        }
     }
 
     function deadline(bytes32 id) private view returns (uint256) {
