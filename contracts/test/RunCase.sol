@@ -81,7 +81,7 @@ abstract contract RunCase is OpeningCase {
         bytes32[] memory genesis = header(r, 0, 19);
         (genesis[8], genesis[9], genesis[12]) =
         (bytes32(uint256(uint160(r.worker))), SPECIFICATION, bytes32(uint256(1)));
-        genesis[14] = committed[PARAMETERS];
+        genesis[14] = committed[GRADIENTS];
         append(r, 0, GENESIS, genesis);
         bytes32[] memory join = header(r, 1, 11);
         join[8] = bytes32(uint256(1));
@@ -234,6 +234,11 @@ abstract contract RunCase is OpeningCase {
     function chunkOf(uint64 size, uint256 index) private pure returns (bytes memory) {
         uint256 rest = size - index * 1024;
         return content(rest < 1024 ? rest : 1024);
+    }
+
+    /// @dev Root of the only tensor with bytes of the state of gradients, which is the dataset of genesis too.
+    function tensorRoot() internal pure returns (bytes32) {
+        return root(chunkHashes(2800), 0, 3);
     }
 
     function entriesOf(uint8 field) private pure returns (uint64) {
