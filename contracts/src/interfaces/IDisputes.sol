@@ -32,13 +32,19 @@ interface IDisputes is ISubmissions {
 
     /// @param by Who paid the bond: the challenger of the first round, the appellant of the second.
     /// @param drawEnds Until then a panel is drawn; without one the round ends.
-    /// @param commitEnds Until then, once there is a panel, votes are promised, and as long again revealed.
+    /// @param commitEnds Until then, once there is a panel, votes are promised; at once when all have.
+    /// @param revealEnds Until then they are revealed; at once when all that were promised are.
+    /// @param promised How many votes were promised.
+    /// @param revealed How many of them were revealed.
     /// @param beacon What drew the panel: the beacon of replay receipts.
     struct Round {
         address by;
         uint256 bond;
         uint64 drawEnds;
         uint64 commitEnds;
+        uint64 revealEnds;
+        uint8 promised;
+        uint8 revealed;
         bytes32 beacon;
         address[] panel;
     }
@@ -87,7 +93,7 @@ interface IDisputes is ISubmissions {
     /// @notice Draws the panel, once a block decides; until then it only names that block. Anybody can.
     function draw(bytes32 id) external returns (bytes32 beacon);
 
-    /// @notice For a panel's members: promises a vote, `voteOf`.
+    /// @notice For a panel's members: promises a vote, `voteOf`, once.
     function commit(bytes32 id, bytes32 vote) external;
 
     /// @notice For a panel's members: opens the vote. `answer` is that of docs/format.md, section 16.

@@ -111,7 +111,8 @@ contract Disputes is IDisputes, Submissions {
         if (hash == 0) return 0;
         beacon = keccak256(abi.encode(hash, id, number));
         round.beacon = beacon;
-        round.commitEnds = uint64(block.timestamp) + VOTE;
+        (round.commitEnds, round.revealEnds) =
+        (uint64(block.timestamp) + VOTE, uint64(block.timestamp) + 2 * VOTE);
         IJobEscrow.Job memory job = ESCROW.jobOf(game.job);
         uint256 wanted = number == 0 ? PANEL : APPEAL;
         for (uint64 slot = 0; slot < wanted * TRIES && round.panel.length < wanted; ++slot) {
@@ -131,7 +132,13 @@ contract Disputes is IDisputes, Submissions {
         Round storage round = rounds[id][number];
         if (!isOn(round.panel, msg.sender)) revert NotOnPanel(msg.sender);
         if (block.timestamp >= round.commitEnds) revert TooLate(round.commitEnds);
-        votes[id][number][msg.sender].promised = vote;
+        Vote storage known = votes[id][number][msg.sender];
+        if (known.promised != 0 || vote == 0) revert WrongVote(known.promised, vote);
+        known.promised = vote;
+        if (++round.promised == round.panel.length) {
+            // Nobody is left who could copy a vote that is shown now.
+            (round.commitEnds, round.revealEnds) = (uint64(block.timestamp), uint64(block.timestamp) + VOTE);
+        }
         emit Committed(id, number, msg.sender);
     }
 
@@ -141,10 +148,12 @@ contract Disputes is IDisputes, Submissions {
         Round storage round = rounds[id][number];
         Vote storage vote = votes[id][number][msg.sender];
         bytes32 actual = voteOf(id, number, msg.sender, outcome, answer_, salt);
-        if (vote.promised != actual || outcome == Outcome.None) revert WrongVote(vote.promised, actual);
+        bool isVote = vote.promised == actual && vote.outcome == Outcome.None && outcome != Outcome.None;
+        if (!isVote) revert WrongVote(vote.promised, actual);
         if (block.timestamp < round.commitEnds) revert TooEarly(round.commitEnds);
         if (block.timestamp >= endOf(round)) revert TooLate(endOf(round));
         vote.outcome = outcome;
+        if (++round.revealed == round.promised) round.revealEnds = uint64(block.timestamp);
         emit Voted(id, number, msg.sender, outcome, answer_);
     }
 
@@ -247,7 +256,7 @@ contract Disputes is IDisputes, Submissions {
     }
 
     function endOf(Round storage round) private view returns (uint64) {
-        return round.beacon == 0 ? round.drawEnds : round.commitEnds + VOTE;
+        return round.beacon == 0 ? round.drawEnds : round.revealEnds;
     }
 
     function pending(bytes32 id) private view returns (Dispute storage game) {

@@ -82,17 +82,23 @@ Environment = Annotated[
 @app.command()
 def demo(
     first: Annotated[
-        str, typer.Argument(metavar="workers", help="The other demo: four train one model, and one cheats.")
+        str,
+        typer.Argument(metavar="workers|market", help="The other demos: four train one model; work is paid."),
     ] = "",
     path: Annotated[str, typer.Argument(help="Where a demo records its runs; by default in runs.")] = "",
+    anvil: Annotated[
+        bool, typer.Option(help="Of the market: on the node anvil, which must be on PATH.")
+    ] = False,
 ) -> None:
     """Train, record, anchor and verify two small models, then refute lies about them."""
-    if first != "workers" and path:
-        raise typer.BadParameter(f"{first!r} is no demo; with a path there is `workers`")
-    from counterfoil.torch.demo import main, workers
+    if (first not in ("workers", "market") and path) or (anvil and first != "market"):
+        raise typer.BadParameter(f"{first!r} is no demo; with a path there are `workers` and `market`")
+    from counterfoil.torch.demo import main, market, workers
 
     if first == "workers":
         workers.main(path or "runs")
+    elif first == "market":
+        market.main(path or "runs", anvil=anvil)
     else:
         main(first or "runs")
 

@@ -13,12 +13,13 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from counterfoil._native import DEVELOPMENT_CHAIN, Key, Receipt, Record
 from counterfoil.bundle import export
-from counterfoil.errors import ChainError, CounterfoilError, NotFound
+from counterfoil.errors import ChainError, CounterfoilError
 from counterfoil.market import faults
 from counterfoil.market.client import Job, Market, State, now
 from counterfoil.market.terms import FIELDS
@@ -98,34 +99,36 @@ class Agent:
             round = rounds_[number]
             vote = self.market.parameters.vote
             is_drawn = any(round["beacon"])
-            end = round["commitEnds"] + vote if is_drawn else round["drawEnds"]
+            end = round["revealEnds"] if is_drawn else round["drawEnds"]
             if not is_drawn and now() < end:
-                self._draw(id, number, begun)
+                self._draw(id, begun)
             elif now() >= end + (0 if number else vote):
-                self.attempt("settles a dispute", lambda id=id: self.market.settle(job, id, self.key))
+                self.attempt("settles a dispute", partial(self.market.settle, job, id, self.key))
             rounds.append({"id": id, "number": number, "index": dispute["index"], "end": end} | round)
         return rounds
 
-    def _draw(self, id: bytes, number: int, begun: int) -> None:
+    def _draw(self, id: bytes, begun: int) -> None:
         # A development chain has no blocks but those of its transactions: the first call makes the one that decides.
         latest = int(self.market.chain.rpc("eth_blockNumber"), 16)
-        if latest > begun or self.market.chain.chain_id == DEVELOPMENT_CHAIN:
-            self.market.disputes.send("draw", id, key=self.key)
-            if any(self.market.disputes.read("roundOf", id, number)["beacon"]):
-                self._say("draws a panel")
+        is_due = latest > begun or self.market.chain.chain_id == DEVELOPMENT_CHAIN
+        if is_due and self.market.disputes.send("draw", id, key=self.key).events:
+            self._say("draws a panel")
 
     def delivered(self, job: Job) -> Record | None:
-        """The run that was delivered for a job, if it is the one that was submitted."""
-        path, state = place(self.board, job) / DELIVERY, self.market.state(job)
+        """The run that was delivered for a job, if the chain says that it is the one that was submitted."""
         try:
-            record = Record(path)
+            record = Record(place(self.board, job) / DELIVERY)
+            head, state = record.tree_head(), self.market.state(job)
         except CounterfoilError:
             return None
-        head, anchor = record.tree_head(), state["anchor"]
-        is_own = record.run is not None and bytes.fromhex(record.run[2:]) == state["run"] and head is not None
-        anchors = [each for each in record.anchors if int(each["index"]) == anchor]
-        is_submitted = is_own and any(int(each["size"]) == head.size for each in anchors)  # type: ignore[union-attr]
-        return record if is_submitted else None
+        if head is None or record.run is None or bytes.fromhex(record.run[2:]) != state["run"]:
+            return None
+        for anchor in record.anchors:
+            told = (anchor["index"], anchor["root"], anchor["headDigest"])
+            if told == (str(state["anchor"]), f"0x{head.root.hex()}", f"0x{head.digest.hex()}"):
+                found = self.market.chain.confirm(anchor)
+                return record if found is not None and found[1] else None
+        return None
 
 
 class Worker(Agent):
@@ -164,7 +167,7 @@ class Worker(Agent):
             elif is_mine and state["state"] == State.SUBMITTED:
                 self._answer(job)
                 if now() >= state["challengeEnds"] and not state["open"]:
-                    self.attempt("has its work paid", lambda job=job: self.market.finalise(job, self.key))
+                    self.attempt("has its work paid", partial(self.market.finalise, job, self.key))
         self.claim()
 
     def _bid(self, job: Job, is_leading: bool) -> None:
@@ -222,7 +225,8 @@ class Worker(Agent):
             if not demand["isSettled"] and now() < demand["answerEnds"]:
                 record = Record(path)
                 self.attempt(
-                    "answers a demand", lambda id=id, record=record: self.market.answer(job, id, record, self.key)
+                    "answers a demand",
+                    partial(self.market.answer, job, id, record, self.key),
                 )
 
 
@@ -231,8 +235,9 @@ class Verifier(Agent):
 
     Args:
         market, key, board, say: As of `Agent`.
-        execute: Executes a step of a run again under a beacon: outcome (1 as recorded, 2 otherwise) and answer of
-            docs/format.md, section 16; None if it cannot be executed, and then there is no vote.
+        execute: Executes a step of a run again under a beacon, or looks at the whole run for its close receipt:
+            outcome (1 as recorded, 2 otherwise) and answer of docs/format.md, section 16; None if it cannot be
+            executed, and then there is no vote.
     """
 
     def __init__(
@@ -246,7 +251,7 @@ class Verifier(Agent):
     ) -> None:
         super().__init__(market, key, board, say)
         self._execute = execute
-        self._voted: set[tuple[bytes, int]] = set()
+        self._tried: set[tuple[bytes, int]] = set()
         self._enlisted = 0
 
     def tick(self) -> None:
@@ -254,9 +259,7 @@ class Verifier(Agent):
         following = now() // self.market.parameters.epoch + 1
         if following > self._enlisted:
             known = self.market.disputes.events("Enlisted", epoch=following, verifier=self.key.address)
-            if known or self.attempt(
-                f"enlists for epoch {following}", lambda: self.market.enlist(self.key)
-            ):
+            if known or self.attempt(f"enlists for epoch {following}", lambda: self.market.enlist(self.key)):
                 self._enlisted = following
         for job in self.jobs():
             if self.market.state(job)["open"]:
@@ -266,34 +269,31 @@ class Verifier(Agent):
         self.claim()
 
     def _vote(self, job: Job, round: dict[str, Any]) -> None:
-        key = (round["id"], round["number"])
-        if now() < round["commitEnds"]:
-            if key not in self._voted:
+        key, own = (round["id"], round["number"]), {"id": round["id"], "verifier": self.key.address}
+        told = {
+            name: [each["fields"]["round"] for each in self.market.disputes.events(name, job.block, **own)]
+            for name in ("Committed", "Voted")
+        }
+        if key[1] not in told["Committed"]:
+            if now() < round["commitEnds"] and key not in self._tried:
                 self._promise(job, round)
-        elif now() < round["end"] and not self.market.disputes.events(
-            "Voted", job.block, id=round["id"], verifier=self.key.address
-        ):
-            try:
-                self.attempt("reveals its vote", lambda: self.market.reveal_vote(*key, self.key))
-            except NotFound:
-                pass  # it did not vote
+        elif round["commitEnds"] <= now() < round["end"] and key[1] not in told["Voted"]:
+            self.attempt("reveals its vote", lambda: self.market.reveal_vote(*key, self.key))
 
     def _promise(self, job: Job, round: dict[str, Any]) -> None:
         record = self.delivered(job)
         if record is None:
             return
-        self._voted.add((round["id"], round["number"]))
-        found = self._execute(job, record, record.receipts()[round["index"]], round["beacon"])
+        self._tried.add((round["id"], round["number"]))
+        receipt = record.receipts()[round["index"]]
+        found = self._execute(job, record, receipt, round["beacon"])
         if found is None:
-            self._say("cannot execute the step, and does not vote")
+            self._say(f"cannot execute receipt {receipt.sequence}, and does not vote")
             return
         outcome, answer = found
-        said = {1: "it came out as recorded", 2: "it came out otherwise"}[outcome]
-        if self.attempt(
-            f"executed receipt {round['index']} again and promises its vote",
-            lambda: self.market.vote(round["id"], round["number"], outcome, answer, self.key),
-        ):
-            self._say(f"(in its envelope: {said})")
+        said = {1: "as recorded", 2: "otherwise"}[outcome]
+        what = f"executed receipt {receipt.sequence} again, promises its vote (sealed: it came out {said})"
+        self.attempt(what, lambda: self.market.vote(round["id"], round["number"], outcome, answer, self.key))
 
 
 class Challenger(Agent):
@@ -301,7 +301,7 @@ class Challenger(Agent):
 
     Args:
         market, key, board, say: As of `Agent`.
-        check: Looks through a delivered run: the step receipt to dispute; None if it finds none.
+        check: Looks through a delivered run: the receipt to dispute, a step or the close; None if it finds none.
         grace: Seconds after which a run that was not delivered is demanded.
     """
 
@@ -356,7 +356,7 @@ class Challenger(Agent):
         step = self._check(job, record)
         if step is None:
             return "finds nothing to dispute", None
-        what = f"disputes step {step.fields['step']}"
+        what = f"disputes step {step.fields['step']}" if step.kind == "step" else "disputes the whole run"
         return what, lambda: self.market.dispute(job, record, step, self.key)
 
     def _demand(self, job: Job) -> None:
@@ -379,5 +379,6 @@ class Challenger(Agent):
             demand = self.market.challenge.read("demandOf", id)
             if not demand["isSettled"] and now() >= demand["answerEnds"]:
                 self.attempt(
-                    "convicts a worker that did not answer", lambda id=id: self.market.expire(job, id, self.key)
+                    "convicts a worker that did not answer",
+                    partial(self.market.expire, job, id, self.key),
                 )

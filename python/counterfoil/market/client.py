@@ -94,7 +94,10 @@ class Market:
         ledger = market.read("LEDGER")
         if ledger.lower() != chain.contract.lower():
             raise InvalidInput(
-                "the market belongs to another run ledger", expected=chain.contract, actual=ledger, where=address
+                "the market belongs to another run ledger",
+                expected=chain.contract,
+                actual=ledger,
+                where=address,
             )
         self.parameters = Parameters(*market.read("parameters").values())
         self.vault = Contract(chain, market.read("VAULT"), "StakeVault")
@@ -308,9 +311,7 @@ class Market:
 
     # What the chain decides
 
-    def demand(
-        self, job: Job, place: tuple[int, str, int, int], key: Key | None = None
-    ) -> bytes:
+    def demand(self, job: Job, place: tuple[int, str, int, int], key: Key | None = None) -> bytes:
         """Demands one kilobyte of the worker. Returns the demand's name.
 
         Args:
@@ -375,7 +376,10 @@ class Market:
             before = {name: kept[name] for name in opened}
             if before != dict(opened):
                 raise InvalidInput(
-                    "this was promised otherwise before", expected=str(before), actual=str(opened), where=str(path)
+                    "this was promised otherwise before",
+                    expected=str(before),
+                    actual=str(opened),
+                    where=str(path),
                 )
             return bytes.fromhex(kept["salt"])
         salt = secrets.token_bytes(32)

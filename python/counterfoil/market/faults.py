@@ -32,7 +32,7 @@ def find(job: Job, record: Record, other: Record | None = None) -> Fault | None:
 
 def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
     head = record.tree_head()
-    if head is None:
+    if head is None or record.run is None:
         return
     receipts = record.receipts()[: head.size]
     worker, shown = receipts[0].fields["owner"], proofs.head(head)
@@ -56,17 +56,21 @@ def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
 
 def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> Iterator[Fault]:
     leaves = pins(record.spec)
-    wanted = [(each["step"], each["field"], each["name"], bytes.fromhex(each["value"])) for each in record.spec.get("pins", [])]
+    wanted = [
+        (each["step"], each["field"], each["name"], bytes.fromhex(each["value"]))
+        for each in record.spec.get("pins", [])
+    ]
     for receipt in (each for each in receipts if each.kind == "step"):
-        for number, (step, field, name, value) in enumerate(wanted):
-            if step not in (0, receipt.fields["step"]):
+        for number, pin in enumerate(wanted):
+            field, name = pin["field"], pin["name"]
+            if pin["step"] not in (0, receipt.fields["step"]):
                 continue
             opened = record.opened(receipt).get(field)
             names = [] if opened is None else [entry.name for entry in opened.entries]
             if name not in names:
                 continue
             opening = proofs.opening(record, receipt, field, names.index(name), 0)
-            if opening["chunk"] != value:
+            if opening["chunk"] != bytes.fromhex(pin["value"]):
                 proof = merkle.inclusion_proof(leaves, number)
                 included = proofs.included(receipts, receipt.sequence)
                 yield "provePin", (shown, included, opening, leaves[number], number, proof)

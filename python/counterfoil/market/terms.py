@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
-
-import numpy as np
 
 from counterfoil import merkle
 from counterfoil.commit import canonical_bytes
@@ -19,7 +18,16 @@ _STEP = (
     "step", "flags", "batch", "samples", "contribution", "gradients", "parameters", "optimizer", "buffers",
     "hyperparameters", "randomness", "environment", "metrics", "workUnits", "extensions",
 )  # fmt: skip
-_CHECKPOINT = ("step", "parameters", "optimizer", "buffers", "hyperparameters", "randomness", "environment", "extensions")
+_CHECKPOINT = (
+    "step",
+    "parameters",
+    "optimizer",
+    "buffers",
+    "hyperparameters",
+    "randomness",
+    "environment",
+    "extensions",
+)
 _STATELESS = ("step", "flags", "workUnits")
 FIELDS = {name: number for number, name in enumerate(_STEP) if name not in _STATELESS} | {
     f"checkpoint.{name}": 16 + number for number, name in enumerate(_CHECKPOINT) if name not in _STATELESS
@@ -94,23 +102,28 @@ class Terms:
         """
         unknown = set(openable) - set(FIELDS)
         if unknown:
-            raise InvalidInput(f"no states of a step or checkpoint: {', '.join(sorted(unknown))}", where="openable")
+            raise InvalidInput(
+                f"no states of a step or checkpoint: {', '.join(sorted(unknown))}", where="openable"
+            )
         leaves = pins(json.loads(specification))
         bidding, revealing, accepting, working, challenging = windows
-        ends = np.cumsum([now + bidding, revealing, accepting, working]).tolist()
+        ends = list(itertools.accumulate([now + bidding, revealing, accepting, working]))
         return cls(
-            hashlib.sha256(specification).digest(),
-            merkle.root(leaves) if leaves else bytes(32),
-            len(leaves),
-            sum(1 << FIELDS[field] for field in openable),
-            units,
-            reward,
-            stake,
-            deposit,
-            fee,
-            *ends,
-            challenging,
-            secrets.token_bytes(32),
+            specification=hashlib.sha256(specification).digest(),
+            pins=merkle.root(leaves) if leaves else bytes(32),
+            pin_count=len(leaves),
+            openable=sum(1 << FIELDS[field] for field in set(openable)),
+            units=units,
+            reward=reward,
+            stake=stake,
+            deposit=deposit,
+            fee=fee,
+            bidding_ends=ends[0],
+            reveal_ends=ends[1],
+            accept_ends=ends[2],
+            work_ends=ends[3],
+            challenge_window=challenging,
+            salt=secrets.token_bytes(32),
         )
 
     @classmethod

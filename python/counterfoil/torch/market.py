@@ -57,7 +57,10 @@ def train(
     spec = json.loads(specification)
     if recipe_digest(recipe) != spec["recipe"]:
         raise InvalidInput(
-            "the recipe is not the job's", expected=spec["recipe"], actual=recipe_digest(recipe), where=str(recipe)
+            "the recipe is not the job's",
+            expected=spec["recipe"],
+            actual=recipe_digest(recipe),
+            where=str(recipe),
         )
     policy, public = spec.pop("policy"), spec.pop("public")
     module: Any = _module(recipe)
@@ -74,15 +77,16 @@ def train(
             step(batch, number, recorder.log)
 
 
-def find_wrong_step(job: Job, record: Record) -> Receipt | None:
-    """Verifies a delivered run, executes all of it again, and returns the step to dispute; None if all came out.
+def find_wrong(job: Job, record: Record) -> Receipt | None:
+    """Verifies a delivered run, executes all of it again, and returns the receipt to dispute; None if all came out.
 
-    What a verifier's panel could not see is not looked for: a run that is refuted for another reason than a step is
-    disputed at its first step.
+    That is the first step that came out otherwise; the first of all where the run did not begin from the state that
+    its recipe makes; and the close receipt, which speaks of all of it, of a run that is broken or not the job's.
     """
-    steps = [each for each in record.receipts() if each.kind == "step"]
-    if not steps or not _holds(job, record):
-        return steps[0] if steps else None
+    receipts = record.receipts()
+    if not _holds(job, record):
+        return receipts[-1]
+    steps = [each for each in receipts if each.kind == "step"]
     report = re_execute(record, "all", TIMEOUT)
     if not report.begins:
         return steps[0]
@@ -90,16 +94,18 @@ def find_wrong_step(job: Job, record: Record) -> Receipt | None:
     return next((each for each in steps if each.fields["step"] in wrong), None)
 
 
-def execute(job: Job, record: Record, step: Receipt, beacon: bytes, verifier: str) -> tuple[int, bytes] | None:
-    """Executes a disputed step again, from the checkpoint before it.
+def execute(
+    job: Job, record: Record, receipt: Receipt, beacon: bytes, verifier: str
+) -> tuple[int, bytes] | None:
+    """Executes a disputed step again, from the checkpoint before it; of another receipt, looks at the whole run.
 
-    The first step is executed from the state that the recipe makes. A run that breaks, or that is not the job's, is
-    another than was asked for: each of its steps is refuted.
+    The first step is executed from the state that the recipe makes. Of a run that is broken or not the job's each
+    receipt is refuted.
 
     Args:
         job: The job.
         record: The delivered run.
-        step: The disputed step's receipt.
+        receipt: The disputed one.
         beacon: The round's, under which the answer is given.
         verifier: Address of whoever answers.
 
@@ -107,14 +113,16 @@ def execute(job: Job, record: Record, step: Receipt, beacon: bytes, verifier: st
         The outcome, 1 as recorded and 2 otherwise, and the answer of docs/format.md, section 16; the answer is zero
         where nothing was computed. None if the step could not be executed, or only an earlier one differs.
     """
-    if step.kind != "step" or not _holds(job, record):
-        return OTHER, bytes(32)
-    number = step.fields["step"]
-    heard = _Heard(beacon, verifier)
-    report = re_execute(record, [0, 1] if number == 1 else [number], TIMEOUT, attestation=heard)  # type: ignore[arg-type]
-    if number == 1 and not report.begins and heard.found:
-        return OTHER, next(iter(heard.found.values()))[1]
-    return heard.found.get(step.digest)
+    is_whole = _holds(job, record)
+    if receipt.kind != "step" or not is_whole:
+        return (SAME if is_whole else OTHER), bytes(32)
+    number, heard = receipt.fields["step"], _Heard(beacon, verifier)
+    chosen = [0, 1] if number == 1 else [number]
+    report = re_execute(record, chosen, TIMEOUT, attestation=heard)  # type: ignore[arg-type]
+    outcome, given = heard.found.get(receipt.digest, (0, bytes(32)))
+    if number == 1 and outcome == SAME and not report.begins:
+        outcome = OTHER
+    return (outcome, given) if outcome else None
 
 
 class _Heard:
@@ -132,9 +140,13 @@ class _Heard:
 
 
 def _holds(job: Job, record: Record) -> bool:
-    """Whether a run's evidence is unbroken, and speaks of the job's specification and recipe."""
-    genesis = record.receipts()[0].fields
-    if genesis["specification"] != job.terms.specification or record.spec.get("recipe") != record.recipe_digest:
+    """Whether all of a run is shown and unbroken, and is the job's: its specification, its recipe and its steps."""
+    receipts, head = record.receipts(), record.tree_head()
+    genesis = receipts[0].fields
+    steps = max((each.fields["step"] for each in receipts if each.kind == "step"), default=0)
+    is_own = genesis["specification"] == job.terms.specification
+    is_own = is_own and record.spec.get("recipe") == record.recipe_digest and steps >= job.terms.units
+    if not is_own or head is None or head.size != len(receipts):
         return False
     try:
         counterfoil.verify(record, signer=genesis["owner"])
@@ -150,6 +162,3 @@ def _module(path: Path) -> Any:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
-
-
-__all__ = ["SAME", "execute", "find_wrong_step", "recipe_digest", "train"]

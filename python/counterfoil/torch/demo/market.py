@@ -13,8 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +22,18 @@ from rich.console import Console
 from rich.table import Table
 
 from counterfoil import Chain, Key, Record
-from counterfoil.errors import CounterfoilError, NotFound
+from counterfoil.errors import ChainError, CounterfoilError, NotFound
 from counterfoil.market import Challenger, Job, Market, Parameters, State, Terms, Verifier, Worker, pin, why
 from counterfoil.market.agents import DELIVERY, publish
 from counterfoil.market.client import NOBODY, now
 from counterfoil.run import specification
 from counterfoil.torch.demo import fresh, lying, mlp, say
-from counterfoil.torch.market import execute, find_wrong_step, recipe_digest, train
+from counterfoil.torch.market import execute, find_wrong, recipe_digest, train
 
 COIN = 10**18
 PARAMETERS = Parameters(
-    vote=12,
-    epoch=10,
+    vote=24,
+    epoch=30,
     shortest_window=1,
     longest_window=86_400,
     seat=COIN,
@@ -46,7 +44,7 @@ STEPS, LIE_AT = 40, 27
 REWARD, STAKE, DEPOSIT, FEE = COIN, 2 * COIN, COIN // 10, COIN // 64
 PRICES = {"honest": (40, 70), "cheat": (60, 50)}
 """What each worker asks for the first and the second job, hundredths of a coin."""
-VERIFIERS = ("verifier 1", "verifier 2", "verifier 3")
+VERIFIERS = ("verifier 1", "verifier 2")
 ROLES = ("honest", "cheat", *VERIFIERS, "challenger")
 """What each process is, besides the chain and the requester."""
 PATIENCE = 150.0
@@ -89,7 +87,9 @@ def main(folder: str | Path = "runs", *, anvil: bool = False) -> int:
         key = Key.device()
         give(Chain.reach(url), key)
         market = Market.deploy(Chain.deploy(url), PARAMETERS)
-        say(f"a market on {'anvil' if anvil else 'the development chain'}: {market.address}, which nobody owns")
+        say(
+            f"a market on {'anvil' if anvil else 'the development chain'}: {market.address}, which nobody owns"
+        )
         accounts = {"requester": key.address}
         with _processes(place, url, market.address) as check:
             for role in ROLES:
@@ -108,7 +108,7 @@ def take_part(party: Party) -> None:
     give(market.chain, key)
     tell = functools.partial(print, f"  {party.role:11}", flush=True)
     if party.role in PRICES:
-        market.deposit(STAKE, key)
+        market.deposit(2 * STAKE, key)
         install = lying(LIE_AT) if party.role == "cheat" else lambda _: None
 
         def price(job: Job, spec: dict[str, Any]) -> int:
@@ -125,7 +125,7 @@ def take_part(party: Party) -> None:
         agent = Verifier(market, key, board, execute=run, say=tell)
         agent.tick()
     else:
-        agent = Challenger(market, key, board, check=find_wrong_step, say=tell)
+        agent = Challenger(market, key, board, check=find_wrong, say=tell)
     (_home(party.place, party.role) / "address").write_text(key.address)
     agent.run(lambda: False)
 
@@ -150,7 +150,7 @@ def _post(market: Market, place: Path, seed: int) -> Job:
     terms = Terms.of(
         content,
         now=now(),
-        windows=(8, 8, 8, 60, 30),
+        windows=(6, 6, 6, 60, 30),
         units=STEPS,
         reward=REWARD,
         stake=STAKE,
@@ -284,7 +284,9 @@ def _chain(place: Path, anvil: bool) -> Iterator[str]:
     if anvil:
         program = shutil.which("anvil")
         if program is None:
-            raise NotFound("there is no anvil on PATH: it comes with foundry, or with npm as @foundry-rs/anvil")
+            raise NotFound(
+                "there is no anvil on PATH: it comes with foundry, or with npm as @foundry-rs/anvil"
+            )
         command = [program, "--port", port, "--hardfork", "cancun", "--accounts", "0", "--silent"]
     with (place / "chain.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -300,19 +302,24 @@ def _chain(place: Path, anvil: bool) -> Iterator[str]:
 @contextlib.contextmanager
 def _processes(place: Path, url: str, market: str) -> Iterator[Callable[[], None]]:
     """The parties' processes, as long as the block lasts; yields what raises when one of them has ended."""
-    started = {}
+    started: dict[str, subprocess.Popen[bytes]] = {}
     # Small layers: a second thread costs more than it brings.
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
         for role in ROLES:
             command = [sys.executable, "-m", __name__, role, str(place), url, market]
             started[role] = subprocess.Popen(command, env=variables)
-        yield lambda: [_check(process, role) for role, process in started.items()] and None
+        yield functools.partial(_check_all, started)
     finally:
         for process in started.values():
             process.kill()
         for process in started.values():
             process.wait()
+
+
+def _check_all(processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    for role, process in processes.items():
+        _check(process, role)
 
 
 def _check(process: subprocess.Popen[bytes], role: str) -> None:
@@ -321,13 +328,11 @@ def _check(process: subprocess.Popen[bytes], role: str) -> None:
 
 
 def _answers(url: str) -> bool:
-    body = b'{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}'
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=5):
-            return True
-    except (urllib.error.URLError, ConnectionError):
+        Chain.reach(url)
+    except ChainError:
         return False
+    return True
 
 
 def _await(path: Path, check: Callable[[], None]) -> Path:
