@@ -60,9 +60,12 @@ class Agent:
         raise NotImplementedError
 
     def run(self, is_over: Callable[[], bool]) -> None:
-        """Does what is due until `is_over` says so."""
+        """Does what is due until `is_over` says so; what goes wrong is told, and tried again."""
         while not is_over():
-            self.tick()
+            try:
+                self.tick()
+            except CounterfoilError as failed:
+                self._say(f"not done: {failed}")
             time.sleep(_PAUSE)
 
     def jobs(self) -> list[Job]:

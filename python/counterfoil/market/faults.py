@@ -56,10 +56,7 @@ def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
 
 def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> Iterator[Fault]:
     leaves = pins(record.spec)
-    wanted = [
-        (each["step"], each["field"], each["name"], bytes.fromhex(each["value"]))
-        for each in record.spec.get("pins", [])
-    ]
+    wanted: list[dict[str, Any]] = record.spec.get("pins", [])
     for receipt in (each for each in receipts if each.kind == "step"):
         for number, pin in enumerate(wanted):
             field, name = pin["field"], pin["name"]
