@@ -354,8 +354,9 @@ class Market:
     def _shown(self, record: Record, receipt: Receipt) -> tuple[dict[str, Any], dict[str, Any]]:
         head = record.tree_head()
         assert head is not None, "what is submitted has a head"
-        included = proofs.included(record.receipts()[: head.size], receipt.sequence)
-        return proofs.head(head), included
+        receipts = record.receipts()[: head.size]
+        place = [each.digest for each in receipts].index(receipt.digest)
+        return proofs.head(head), proofs.included(receipts, place)
 
     def _purses(self) -> tuple[Contract, ...]:
         return self.vault, self.escrow, self.challenge, self.disputes

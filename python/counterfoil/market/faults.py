@@ -36,18 +36,18 @@ def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
         return
     receipts = record.receipts()[: head.size]
     worker, shown = receipts[0].fields["owner"], proofs.head(head)
-    for receipt, before in zip(receipts, [None, *receipts], strict=False):
+    for place, receipt in enumerate(receipts):
         fields = receipt.fields
         is_in_place = (
             fields["run"].hex() == record.run[2:]
             and fields["worker"].lower() == worker.lower()
-            and (fields["lane"], fields["sequence"]) == (0, receipt.sequence)
+            and (fields["lane"], fields["sequence"]) == (0, place)
         )
-        if before is not None and not (is_in_place and fields["previous"] == before.digest):
-            pair = (proofs.included(receipts, each.sequence) for each in (receipt, before))
+        if place and not (is_in_place and fields["previous"] == receipts[place - 1].digest):
+            pair = (proofs.included(receipts, each) for each in (place, place - 1))
             yield "proveMisplaced", (shown, *pair)
         if not any(fields["delegation"]) and receipt.signer.lower() != worker.lower():
-            yield "proveSignature", (shown, proofs.included(receipts, receipt.sequence))
+            yield "proveSignature", (shown, proofs.included(receipts, place))
     yield from _pinned(record, receipts, shown)
     for one, another in zip(receipts, other.receipts() if other is not None else (), strict=False):
         if one.digest != another.digest and another.signer.lower() == worker.lower():
@@ -57,7 +57,9 @@ def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
 def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> Iterator[Fault]:
     leaves = pins(record.spec)
     wanted: list[dict[str, Any]] = record.spec.get("pins", [])
-    for receipt in (each for each in receipts if each.kind == "step"):
+    for place, receipt in enumerate(receipts):
+        if receipt.kind != "step":
+            continue
         for number, pin in enumerate(wanted):
             field, name = pin["field"], pin["name"]
             if pin["step"] not in (0, receipt.fields["step"]):
@@ -69,5 +71,5 @@ def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> I
             opening = proofs.opening(record, receipt, field, names.index(name), 0)
             if opening["chunk"] != bytes.fromhex(pin["value"]):
                 proof = merkle.inclusion_proof(leaves, number)
-                included = proofs.included(receipts, receipt.sequence)
+                included = proofs.included(receipts, place)
                 yield "provePin", (shown, included, opening, leaves[number], number, proof)

@@ -40,16 +40,16 @@ def head(anchored: TreeHead) -> dict[str, Any]:
     return {"size": anchored.size, "root": anchored.root, "headDigest": anchored.digest}
 
 
-def included(receipts: Sequence[Receipt], sequence: int) -> dict[str, Any]:
+def included(receipts: Sequence[Receipt], place: int) -> dict[str, Any]:
     """A receipt and its way to the head over `receipts`: `Receipts.Included`.
 
     Args:
         receipts: All receipts below the head, in order.
-        sequence: Which of them.
+        place: Which of them; of an honest log that is its sequence.
     """
     leaves = [each.digest + each.signature for each in receipts]
-    proof = merkle.inclusion_proof(leaves, sequence)
-    return {"receipt": signed(receipts[sequence]), "index": sequence, "proof": proof}
+    proof = merkle.inclusion_proof(leaves, place)
+    return {"receipt": signed(receipts[place]), "index": place, "proof": proof}
 
 
 def opening(record: Record, receipt: Receipt, field: str, entry: int, chunk: int) -> dict[str, Any]:
