@@ -247,6 +247,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_log_that_is_not_whole_is_shown_to_the_chain(
     market: Market, parties: Parties, tmp_path: Path, what: str
@@ -358,6 +359,7 @@ def board(tmp_path: Path) -> Path:
     return tmp_path / "board"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lies", "outcome"), [(False, State.PAID), (True, State.REFUSED)])
 def test_agents_bring_a_job_to_its_end(
     market: Market, parties: Parties, tmp_path: Path, board: Path, lies: bool, outcome: State
@@ -411,6 +413,7 @@ def test_agents_bring_a_job_to_its_end(
         assert market.stake(parties["worker"].address)["free"] == 2 * COIN
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_delivered_is_demanded(
     market: Market, parties: Parties, tmp_path: Path, board: Path
 ) -> None:
