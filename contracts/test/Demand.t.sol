@@ -38,9 +38,10 @@ contract DemandTest is MarketCase {
     function test_every_place_has_an_answer() external {
         Run memory one = submitted(terms(), Fault.None);
         uint256 number;
-        for (uint8 field = GRADIENTS; field <= HYPERPARAMETERS; ++field) {
-            for (uint64 place = 0; place < 6; ++place) {
-                uint64 index = place == 5 ? type(uint64).max : place + uint64(SIZE) * 7;
+        for (uint8 field = GRADIENTS; field <= HYPERPARAMETERS + RESULT; ++field) {
+            if (field > HYPERPARAMETERS && field < PARAMETERS + RESULT) continue;
+            for (uint64 place = 0; place < 4; ++place) {
+                uint64 index = place == 3 ? type(uint64).max : (field > 16 ? 5 : 2) + place * uint64(SIZE);
                 bytes32 id = demanded(terms(), IChallenge.Place(index, field, place, place * 2 + 1));
                 bytes memory data = answer(id, one, challenge.demandOf(id).place);
                 send(vm.addr(OTHER), address(challenge), 0, data);
@@ -48,6 +49,7 @@ contract DemandTest is MarketCase {
                 ++number;
             }
         }
+        equal(number, 36, "places");
         owes(challenge, one.worker, number * FEE, "a fee for each");
         uint256 bonds = FEE * (2 ** number - 1);
         owes(challenge, address(0), bonds - number * FEE, "the rest is burned");
@@ -143,15 +145,15 @@ contract DemandTest is MarketCase {
     /// Demands of fields that the job does not open, outside the window, at another price, or of a paid job.
     function test_demanding() external {
         IJobEscrow.Terms memory t = terms();
-        t.openable = uint16(1) << GRADIENTS | uint16(1) << 13 | uint16(1) << 1;
+        t.openable = uint32(1) << GRADIENTS | uint32(1) << 13 | uint32(1) << 1 | uint32(1) << 16;
         accepted(t);
         bytes memory data = abi.encodeCall(IChallenge.demand, (job, t, IChallenge.Place(3, GRADIENTS, 0, 0)));
         fails(data, ISubmissions.NotChallengeable.selector);
         Run memory one = recorded(WORKER, run, UNITS, Fault.None);
         anchored(chain, one);
         send(one.worker, address(escrow), 0, submission(t, one));
-        uint8[6] memory closed = [0, 1, 6, 13, 15, 255];
-        for (uint256 n = 0; n < 6; ++n) {
+        uint8[7] memory closed = [0, 1, 6, 13, 15, 16, 255];
+        for (uint256 n = 0; n < 7; ++n) {
             bytes memory other =
                 abi.encodeCall(IChallenge.demand, (job, t, IChallenge.Place(3, uint8(closed[n]), 0, 0)));
             bytes memory reason = abi.encodeWithSelector(IChallenge.NotOpenable.selector, closed[n]);

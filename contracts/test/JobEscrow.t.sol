@@ -358,9 +358,50 @@ contract JobEscrowTest is MarketCase {
         close.receipt.body = words;
         uint256 key = isSigned ? WORKER : OTHER;
         close.receipt.signature = signature(key, digestOf(CLOSE, words));
-        bytes memory data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, close));
-        uint8 place = isSigned ? uint8(word) : 6;
+        bytes memory data =
+            abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, close, included(r, SIZE - 2)));
+        uint8 place = !isSigned ? 6 : word == 2 ? 1 : uint8(word);
         fails(vm.addr(WORKER), 0, data, abi.encodeWithSelector(IJobEscrow.WrongClose.selector, place));
+    }
+
+    function failsResult(
+        IJobEscrow.Terms memory t,
+        Run memory r,
+        Receipts.Included memory result,
+        uint8 place
+    ) private {
+        bytes memory data =
+            abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, included(r, SIZE - 1), result));
+        fails(r.worker, 0, data, abi.encodeWithSelector(IJobEscrow.WrongResult.selector, place));
+    }
+
+    /// A run without a result: no checkpoint, one of another run or step, without parameters, or elsewhere.
+    function test_a_run_has_a_result() external {
+        IJobEscrow.Terms memory t = terms();
+        accepted(t);
+        Run memory r = recorded(WORKER, run, UNITS, Fault.None);
+        anchored(chain, r);
+        failsResult(t, r, included(r, 2), 0);
+        uint8[3] memory places = [1, 8, 9];
+        for (uint256 n = 0; n < 3; ++n) {
+            Receipts.Included memory result = included(r, SIZE - 2);
+            bytes memory words = abi.encodePacked(result.receipt.body);
+            uint256 place = places[n];
+            assembly {
+                mstore(add(add(words, 0x20), mul(place, 0x20)), 0)
+            }
+            result.receipt.body = words;
+            failsResult(t, r, result, places[n]);
+        }
+        Receipts.Included memory moved = included(r, SIZE - 2);
+        moved.index -= 1;
+        bytes memory data =
+            abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, included(r, SIZE - 1), moved));
+        fails(r.worker, 0, data, only(IJobEscrow.NotAnchored.selector));
+        moved = included(r, SIZE - 2);
+        moved.receipt.signature = signature(OTHER, keccak256("another receipt"));
+        data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, included(r, SIZE - 1), moved));
+        fails(r.worker, 0, data, only(IJobEscrow.NotAnchored.selector));
     }
 
     /// A close of another run, worker or lane, by an exception, with too little work, or by another key.
@@ -378,18 +419,18 @@ contract JobEscrowTest is MarketCase {
         failsClose(t, r, 2, bytes32(uint256(uint160(r.worker)) | (1 << 200)), true);
         failsClose(t, r, 3, bytes32(uint256(1)), true);
         failsClose(t, r, 8, bytes32(uint256(1)), true);
-        failsClose(t, r, 10, bytes32(uint256(UNITS - 1)), true);
-        failsClose(t, r, 10, bytes32(uint256(UNITS)), false);
+        failsClose(t, r, 9, bytes32(uint256(UNITS - 1)), true);
+        failsClose(t, r, 9, bytes32(uint256(UNITS)), false);
         reason = abi.encodeWithSelector(IJobEscrow.WrongClose.selector, 0);
-        data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, included(r, 2)));
+        data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, included(r, 2), included(r, SIZE - 2)));
         fails(r.worker, 0, data, reason);
         // The close of a longer log, and a head that was not anchored there.
         Receipts.Included memory close = included(r, SIZE - 1);
         reason = abi.encodeWithSelector(IJobEscrow.NotAnchored.selector, logId(run, r.worker, 0), 1);
-        data = abi.encodeCall(IJobEscrow.submit, (job, t, 1, r.head, close));
+        data = abi.encodeCall(IJobEscrow.submit, (job, t, 1, r.head, close, included(r, SIZE - 2)));
         fails(r.worker, 0, data, reason);
         close.index -= 1;
-        data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, close));
+        data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, close, included(r, SIZE - 2)));
         fails(r.worker, 0, data, only(IJobEscrow.NotAnchored.selector));
         send(r.worker, address(escrow), 0, submission(t, r));
     }

@@ -93,7 +93,7 @@ abstract contract MarketCase is RunCase {
         (t.deposit, t.fee) = (DEPOSIT, FEE);
         (t.pins, t.pinCount) =
         (sha256(abi.encodePacked(hex"00", pin(0, HYPERPARAMETERS, "0/lr", wrong()))), 1);
-        t.openable = uint16(0x3e0);
+        t.openable = 0x1e03e0;
         (t.biddingEnds, t.revealEnds) = (BEGIN + HOUR, BEGIN + 2 * HOUR);
         (t.acceptEnds, t.workEnds) = (BEGIN + 3 * HOUR, BEGIN + 4 * HOUR);
         (t.challengeWindow, t.salt) = (WINDOW, keccak256("salt"));
@@ -192,7 +192,10 @@ abstract contract MarketCase is RunCase {
     }
 
     function submission(IJobEscrow.Terms memory t, Run memory r) internal view returns (bytes memory) {
-        return abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, included(r, SIZE - 1)));
+        return
+            abi.encodeCall(
+                IJobEscrow.submit, (job, t, 0, r.head, included(r, SIZE - 1), included(r, SIZE - 2))
+            );
     }
 
     function submitted(IJobEscrow.Terms memory t, Fault fault) internal returns (Run memory r) {

@@ -207,8 +207,9 @@ contract MarketTraders is MarketModel {
         Run memory r = recorded(key, escrow.jobOf(id).run, termsOf[id].units, fault);
         (uint64 count,,) = chain.head(logId(r.run, worker, 0));
         if (count == 0) anchored(chain, r);
-        bytes memory data =
-            abi.encodeCall(IJobEscrow.submit, (id, termsOf[id], 0, r.head, included(r, SIZE - 1)));
+        bytes memory data = abi.encodeCall(
+            IJobEscrow.submit, (id, termsOf[id], 0, r.head, included(r, SIZE - 1), included(r, SIZE - 2))
+        );
         (bool succeeded,) = act(worker, address(escrow), 0, data);
         if (!succeeded) return;
         material[id] = abi.encode(r);
@@ -235,7 +236,7 @@ contract MarketTraders is MarketModel {
         if (id == 0 || demandsOf[id] > 6) return;
         IChallenge.Place memory place = IChallenge.Place(
             uint64(uint256(keccak256(abi.encode(seed)))),
-            uint8(choice(seed, 1, 8) + 3),
+            uint8(choice(seed, 5, 3) == 0 ? 16 + choice(seed, 1, 6) : 3 + choice(seed, 1, 8)),
             uint64(choice(seed, 2, 100)),
             uint64(choice(seed, 3, 100))
         );

@@ -16,32 +16,32 @@ contract RegressionTest is MarketCase {
         openMarket();
     }
 
-    /// @dev A log of a single close receipt, which says that all the work was done.
-    function closeAlone() private returns (IRunLedger.Head memory head, Receipts.Included memory close) {
-        bytes32[] memory words = new bytes32[](12);
-        (words[0], words[1], words[10]) = (bytes32(uint256(1)), run, bytes32(uint256(UNITS)));
-        words[2] = bytes32(uint256(uint160(vm.addr(WORKER))));
-        bytes memory encoded = abi.encodePacked(words);
-        bytes32 digest = digestOf(CLOSE, encoded);
-        bytes memory signed = signature(WORKER, digest);
-        bytes32 top = sha256(abi.encodePacked(hex"00", digest, signed));
-        close = Receipts.Included(Receipts.Signed(CLOSE, encoded, signed), 0, new bytes32[](0));
-        head = IRunLedger.Head(1, top, keccak256("head"));
-        IRunLedger.Anchor memory a =
-            IRunLedger.Anchor(run, vm.addr(WORKER), 0, 0, 1, head.headDigest, head.root);
-        send(vm.addr(WORKER), address(chain), 0, abi.encodeCall(IRunLedger.anchor, (a)));
+    /// @dev A log without a step: the checkpoint and the close that say that all the work was done.
+    function withoutSteps() private returns (Run memory r) {
+        r = recorded(WORKER, run, UNITS, Fault.None);
+        (r.receipts[0], r.receipts[1]) = (r.receipts[SIZE - 2], r.receipts[SIZE - 1]);
+        bytes32[] memory leaves = new bytes32[](2);
+        (leaves[0], leaves[1]) = (r.leaves[SIZE - 2], r.leaves[SIZE - 1]);
+        r.leaves = leaves;
+        r.head = IRunLedger.Head(2, root(leaves, 0, 2), keccak256("head"));
+        IRunLedger.Anchor memory a = IRunLedger.Anchor(run, r.worker, 0, 0, 2, r.head.headDigest, r.head.root);
+        send(r.worker, address(chain), 0, abi.encodeCall(IRunLedger.anchor, (a)));
+    }
+
+    function ofTwo(Run memory r, uint64 index) private pure returns (Receipts.Included memory) {
+        return Receipts.Included(r.receipts[index], index, inclusion(r.leaves, 2, index));
     }
 
     /// A worker that submits no step at all, so that there was none to dispute, and is paid.
     function test_a_run_without_steps_is_disputed_by_its_close() external {
         IJobEscrow.Terms memory t = terms();
         accepted(t);
-        (IRunLedger.Head memory head, Receipts.Included memory close) = closeAlone();
-        bytes memory data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, head, close));
+        Run memory r = withoutSteps();
+        bytes memory data = abi.encodeCall(IJobEscrow.submit, (job, t, 0, r.head, ofTwo(r, 1), ofTwo(r, 0)));
         send(vm.addr(WORKER), address(escrow), 0, data);
-        data = abi.encodeCall(IDisputes.dispute, (job, t, head, close));
+        data = abi.encodeCall(IDisputes.dispute, (job, t, r.head, ofTwo(r, 1)));
         bytes32 id = abi.decode(send(CHALLENGER, address(disputes), 4 * FEE, data), (bytes32));
-        require(disputes.disputeOf(id).receipt == digestOf(CLOSE, close.receipt.body), "digest");
+        require(disputes.disputeOf(id).receipt == digestOf(CLOSE, r.receipts[1].body), "digest");
         voted(id, drawn(id), 0, 3);
         vm.warp(disputes.roundOf(id, 0).commitEnds + 2 * VOTE);
         disputes.settle(id, t);

@@ -7,7 +7,7 @@ import {Receipts} from "../src/libraries/Receipts.sol";
 import {OpeningCase} from "./OpeningCase.sol";
 
 /// @title Recorded runs, made from docs/format.md
-/// @dev Genesis, join, three steps and a close. All steps commit to the same states, which have an entry of
+/// @dev Genesis, join, three steps, a checkpoint and a close. All steps commit to the same states, which have an entry of
 /// every kind.
 abstract contract RunCase is OpeningCase {
     bytes32 internal constant GENESIS = keccak256(
@@ -16,6 +16,9 @@ abstract contract RunCase is OpeningCase {
     bytes32 internal constant JOIN = keccak256(
         "JoinV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 sequence,bytes32 previous,bytes32 delegation,uint64 time,uint16 role,uint32 rank,bytes32 secret)"
     );
+    bytes32 internal constant CHECKPOINT = keccak256(
+        "CheckpointV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 sequence,bytes32 previous,bytes32 delegation,uint64 time,uint64 step,bytes32 parameters,bytes32 optimizer,bytes32 buffers,bytes32 hyperparameters,bytes32 randomness,bytes32 environment,bytes32 extensions)"
+    );
     bytes32 internal constant CLOSE = keccak256(
         "CloseV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 sequence,bytes32 previous,bytes32 delegation,uint64 time,uint32 reason,uint64 step,uint64 workUnits,bytes32 extensions)"
     );
@@ -23,10 +26,12 @@ abstract contract RunCase is OpeningCase {
         "TreeHeadV1(uint16 schema,bytes32 run,address worker,uint32 lane,uint64 size,bytes32 root,bytes32 previousHead,uint64 time,bytes32 beacon)"
     );
 
-    uint256 internal constant SIZE = 6;
+    uint256 internal constant SIZE = 7;
     /// @dev The receipt at which a fault is planted.
     uint256 internal constant FAULTY = 3;
     uint8 internal constant GRADIENTS = 5;
+    /// @dev What a checkpoint's fields are counted beyond a step's.
+    uint8 internal constant RESULT = 11;
     uint8 internal constant PARAMETERS = 6;
     /// @dev Not given.
     uint8 internal constant OPTIMIZER = 7;
@@ -86,11 +91,18 @@ abstract contract RunCase is OpeningCase {
         bytes32[] memory join = header(r, 1, 11);
         join[8] = bytes32(uint256(1));
         append(r, 1, JOIN, join);
-        for (uint256 n = 2; n < SIZE - 1; ++n) {
+        for (uint256 n = 2; n < SIZE - 2; ++n) {
             append(r, n, STEP, step(r, n));
         }
+        bytes32[] memory result = header(r, SIZE - 2, 16);
+        result[8] = bytes32(uint256(units));
+        // The fields of a checkpoint are counted from 16 on.
+        for (uint8 field = PARAMETERS; field <= HYPERPARAMETERS; ++field) {
+            result[field + 3] = committed[field];
+        }
+        append(r, SIZE - 2, CHECKPOINT, result);
         bytes32[] memory close = header(r, SIZE - 1, 12);
-        (close[9], close[10]) = (bytes32(SIZE - 3), bytes32(uint256(units)));
+        close[9] = bytes32(uint256(units));
         append(r, SIZE - 1, CLOSE, close);
         r.head = IRunLedger.Head(uint64(SIZE), root(r.leaves, 0, SIZE), 0);
         r.head.headDigest = digestOf(HEAD, signedHead(r, uint64(SIZE), r.head.root).body);
@@ -268,6 +280,7 @@ abstract contract RunCase is OpeningCase {
         returns (IOpenings.Opening memory o)
     {
         o.field = field;
+        if (field > 16) field -= RESULT;
         if (field == OPTIMIZER) return o;
         if (field == GRADIENTS) o.blind = keccak256("blind");
         o.count = entriesOf(field);
