@@ -66,7 +66,7 @@ test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the 
 	cd contracts && $(CHAIN) forge test
 	@cat contracts/snapshots/Gas.json
 	mkdir -p target/slither
-	cd contracts && $(ANALYSE) halmos --contract Rfc9162Symbolic --forge-build-out ../target/forge/out --loop 64 \
+	cd contracts && $(ANALYSE) halmos --match-contract Symbolic --forge-build-out ../target/forge/out --loop 64 \
 		--solver-timeout-branching 0 | tee ../target/forge/halmos.log
 	! grep -q loop-bound target/forge/halmos.log
 	cd contracts && FOUNDRY_PROFILE=sources $(ANALYSE) slither . --fail-none --json - \
