@@ -27,7 +27,7 @@ contract DisputesTest is MarketCase {
 
     function settled(bytes32 id, IDisputes.Outcome verdict) private {
         IDisputes.Round memory round = disputes.roundOf(id, roundNumber(id));
-        uint64 from = round.beacon == 0 ? round.drawEnds : round.commitEnds + VOTE;
+        uint64 from = round.beacon == 0 ? round.drawEnds : round.revealEnds;
         if (roundNumber(id) == 0) from += VOTE;
         bytes memory data = abi.encodeCall(IDisputes.settle, (id, terms()));
         vm.warp(from - 1);
@@ -169,7 +169,7 @@ contract DisputesTest is MarketCase {
     /// A challenger that appeals its own success and gets more than its bonds.
     function test_a_challengers_own_appeal_gains_nothing() external {
         bytes32 id = first(0, 3);
-        vm.warp(disputes.roundOf(id, 0).commitEnds + VOTE);
+        vm.warp(disputes.roundOf(id, 0).revealEnds);
         second(id, CHALLENGER, 0, 7);
         settled(id, REFUTED);
         shares(1 + 1, 0, 0, 10, 0);
@@ -179,7 +179,7 @@ contract DisputesTest is MarketCase {
     function test_appealing_at_its_time() external {
         bytes32 id = disputed(terms(), submitted(terms(), Fault.None));
         drawn(id);
-        uint64 from = disputes.roundOf(id, 0).commitEnds + VOTE;
+        uint64 from = disputes.roundOf(id, 0).revealEnds;
         bytes memory data = abi.encodeCall(IDisputes.appeal, (id, terms()));
         vm.warp(from - 1);
         fails(APPELLANT, 8 * FEE, data, abi.encodeWithSelector(ISubmissions.TooEarly.selector, from));
@@ -209,16 +209,17 @@ contract DisputesTest is MarketCase {
         bytes memory commit = abi.encodeCall(IDisputes.commit, (id, vote(id, 0, panel[0], REFUTED)));
         fails(REQUESTER, 0, commit, abi.encodeWithSelector(IDisputes.NotOnPanel.selector, REQUESTER));
         send(panel[0], address(disputes), 0, commit);
-        // A copy of another's promise, and promises of another round and dispute.
+        fails(panel[0], 0, commit, only(IDisputes.WrongVote.selector));
+        // A copy of another's promise, and a promise of another round.
         send(panel[1], address(disputes), 0, commit);
-        commit = abi.encodeCall(IDisputes.commit, (id, vote(id, 1, panel[2], REFUTED)));
-        send(panel[2], address(disputes), 0, commit);
         bytes memory reveal_ = abi.encodeCall(IDisputes.reveal, (id, REFUTED, "answer", "salt"));
         vm.warp(ends - 1);
         fails(panel[0], 0, reveal_, abi.encodeWithSelector(ISubmissions.TooEarly.selector, ends));
-        commit = abi.encodeCall(IDisputes.commit, (id, vote(id, 0, panel[0], REFUTED)));
-        send(panel[0], address(disputes), 0, commit);
-        vm.warp(ends);
+        commit = abi.encodeCall(IDisputes.commit, (id, vote(id, 1, panel[2], REFUTED)));
+        send(panel[2], address(disputes), 0, commit);
+        // All have promised: nobody is left to copy.
+        ends -= 1;
+        equal(disputes.roundOf(id, 0).commitEnds, ends, "end of the promises");
         fails(panel[0], 0, commit, abi.encodeWithSelector(ISubmissions.TooLate.selector, ends));
         fails(panel[1], 0, reveal_, only(IDisputes.WrongVote.selector));
         fails(panel[2], 0, reveal_, only(IDisputes.WrongVote.selector));
@@ -229,9 +230,35 @@ contract DisputesTest is MarketCase {
         fails(panel[0], 0, reveal_, abi.encodeWithSelector(ISubmissions.TooLate.selector, ends + VOTE));
         vm.warp(ends + VOTE - 1);
         send(panel[0], address(disputes), 0, reveal_);
-        send(panel[0], address(disputes), 0, reveal_);
+        fails(panel[0], 0, reveal_, only(IDisputes.WrongVote.selector));
         settled(id, REFUTED);
         shares(3, 0, 0, 1, 0);
+    }
+
+    /// A phase that ends while somebody who promised can still reveal, or that keeps all waiting for nobody.
+    function test_a_phase_ends_when_all_have_acted() external {
+        bytes32 id = disputed(terms(), submitted(terms(), Fault.None));
+        address[] memory panel = drawn(id);
+        uint64 ends = disputes.roundOf(id, 0).commitEnds;
+        for (uint256 n = 0; n < 2; ++n) {
+            send(
+                panel[n],
+                address(disputes),
+                0,
+                abi.encodeCall(IDisputes.commit, (id, vote(id, 0, panel[n], REFUTED)))
+            );
+        }
+        equal(disputes.roundOf(id, 0).commitEnds, ends, "one has not promised");
+        bytes memory reveal_ = abi.encodeCall(IDisputes.reveal, (id, REFUTED, "answer", "salt"));
+        vm.warp(ends + 10);
+        send(panel[0], address(disputes), 0, reveal_);
+        equal(disputes.roundOf(id, 0).revealEnds, ends + VOTE, "one has not revealed");
+        vm.warp(ends + 20);
+        send(panel[1], address(disputes), 0, reveal_);
+        equal(disputes.roundOf(id, 0).revealEnds, ends + 20, "all that were promised are revealed");
+        // The time for an appeal counts from there.
+        settled(id, REFUTED);
+        shares(2, 0, 0, 2, 0);
     }
 
     /// A vote for nothing that counts.
@@ -260,7 +287,7 @@ contract DisputesTest is MarketCase {
         vm.warp(BEGIN);
         bytes32 id = disputed(terms(), submitted(terms(), Fault.None));
         address[] memory panel = drawn(id);
-        vm.warp(disputes.roundOf(id, 0).commitEnds + VOTE);
+        vm.warp(disputes.roundOf(id, 0).revealEnds);
         appealed(id, APPELLANT);
         address[] memory larger = drawn(id);
         require(panel.length + larger.length > 4, "nobody is there");

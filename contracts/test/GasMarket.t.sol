@@ -76,7 +76,7 @@ contract GasMarket is MarketCase {
         vm.warp(disputes.roundOf(id, roundNumber(id)).commitEnds);
         data = abi.encodeCall(IDisputes.reveal, (id, IDisputes.Outcome.Refuted, bytes32(0), "salt"));
         pay("market: reveal a vote", panel[0], address(disputes), 0, data);
-        vm.warp(disputes.roundOf(id, roundNumber(id)).commitEnds + VOTE);
+        vm.warp(disputes.roundOf(id, roundNumber(id)).revealEnds);
     }
 
     function test_a_dispute() external {

@@ -254,7 +254,7 @@ abstract contract MarketCase is RunCase {
             bytes memory data = abi.encodeCall(IDisputes.reveal, (id, outcome, bytes32(n), "salt"));
             send(panel[n], address(disputes), 0, data);
         }
-        vm.warp(disputes.roundOf(id, number).commitEnds + VOTE);
+        vm.warp(disputes.roundOf(id, number).revealEnds);
     }
 
     function demanded(IJobEscrow.Terms memory t, IChallenge.Place memory place)
