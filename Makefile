@@ -74,7 +74,8 @@ test-chain: .venv/.extension ## The contracts: forge, halmos, slither, gas, the 
 	node contracts/findings.mjs target/slither/report.json
 	cargo test --package counterfoil-devchain --quiet
 	$(BIN)/python -m pytest -q -rs tests/python/integration/test_anvil.py tests/python/integration/test_anchor_to.py \
-		tests/python/integration/test_outbox*.py
+		tests/python/integration/test_outbox*.py tests/python/integration/test_contracts.py \
+		tests/python/integration/test_demo_market.py::test_on_anvil
 
 # The last is skipped without anvil: `make test-chain` brings it.
 crash: .venv/.extension ## Kill and starve: 1,000 recordings on a forgetful disk, 2,000 faulty nodes, 200 anchors (Linux)

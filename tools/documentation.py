@@ -26,7 +26,10 @@ from counterfoil.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\((\.\./[^)#\s]*)(#[^)\s]*)?\)")
-SUBMODULES = ("torch", "alignment", "report", "flower", "interop", "merkle", "storage")
+SUBMODULES = (
+    "torch", "alignment", "market", "contracts", "economy", "sortition", "report", "flower", "interop", "merkle",
+    "storage",
+)  # fmt: skip
 
 
 def on_config(config: Any) -> Any:

@@ -27,6 +27,7 @@ from counterfoil.cli import checkpoint
 from counterfoil.cli.attacks import attacks
 from counterfoil.cli.chain import ChainFolder, Contract, Network, Payer, chain_app, opened
 from counterfoil.cli.keys import key_app
+from counterfoil.cli.market import market_app
 from counterfoil.cli.new import new
 from counterfoil.cli.options import (
     ERROR,
@@ -66,6 +67,7 @@ app.add_typer(chain_app, name="chain")
 app.add_typer(key_app, name="key")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(market_app, name="market")
 
 
 RunUntrusted = Annotated[

@@ -22,7 +22,7 @@ from counterfoil.bundle import export
 from counterfoil.errors import ChainError, CounterfoilError
 from counterfoil.market import faults
 from counterfoil.market.client import Job, Market, State, now
-from counterfoil.market.terms import FIELDS
+from counterfoil.market.terms import FIELDS, is_consistent
 
 SPECIFICATION, RECIPE, DELIVERY = "spec.json", "recipe.py", "run.counterfoil"
 _PAUSE = 0.3
@@ -190,12 +190,17 @@ class Worker(Agent):
             self.attempt("accepts the job", lambda: self.market.accept(job, self.key))
 
     def _read(self, job: Job) -> bytes | None:
-        """The specification, if it lies on the board and is the one that the job names."""
+        """The specification, if it lies on the board, is the one that the job names, and can be kept to.
+
+        A worker who trains for pins that it cannot see, or that contradict each other, loses its stake.
+        """
         try:
             content = (place(self.board, job) / SPECIFICATION).read_bytes()
         except FileNotFoundError:
             return None
-        return content if hashlib.sha256(content).digest() == job.terms.specification else None
+        if hashlib.sha256(content).digest() != job.terms.specification:
+            return None
+        return content if is_consistent(job.terms, json.loads(content)) else None
 
     def _work(self, job: Job) -> None:
         content, path = self._read(job), self._folder / job.id.hex()

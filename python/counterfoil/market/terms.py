@@ -179,6 +179,22 @@ def pins(spec: Mapping[str, Any]) -> list[bytes]:
         raise InvalidInput(f"these are no pins: {refused!r}", where="pins") from None
 
 
+def is_consistent(terms: Terms, spec: Mapping[str, Any]) -> bool:
+    """Whether a job's pins are those that its specification lists, and no step is to have two values in one place."""
+    try:
+        leaves = pins(spec)
+    except InvalidInput:
+        return False
+    if (terms.pin_count, terms.pins) != (len(leaves), merkle.root(leaves) if leaves else bytes(32)):
+        return False
+    values: dict[tuple[str, str], dict[int, str]] = {}
+    for each in spec.get("pins", []):
+        known = values.setdefault((each["field"], each["name"]), {})
+        if known.setdefault(each["step"], each["value"]) != each["value"]:
+            return False
+    return all(0 not in known or len(set(known.values())) == 1 for known in values.values())
+
+
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 

@@ -29,6 +29,7 @@ from counterfoil.market import (
 )
 from counterfoil.market.agents import DELIVERY, place, publish
 from counterfoil.market.client import NOBODY, now
+from counterfoil.market.terms import is_consistent
 from counterfoil.run import specification
 from counterfoil.testing.resign import resign
 
@@ -455,3 +456,29 @@ def test_terms_that_no_job_can_have_are_refused(market: Market, parties: Parties
         post(market, parties, openable=("workUnits",))
     with pytest.raises(InvalidInput, match="no state field"):
         pin(0, "checkpoint.parameters", "w", 1.0)
+
+
+def test_a_worker_trains_for_no_pins_that_it_cannot_keep() -> None:
+    """Two values for one place, or pins that the specification does not show: whoever trains loses its stake."""
+    one, other = pin(0, "hyperparameters", "0/lr", 0.1), pin(2, "hyperparameters", "0/lr", 0.2)
+    options = {
+        "now": 0,
+        "windows": (1, 1, 1, 1, 1),
+        "units": 1,
+        "reward": 64,
+        "stake": 1,
+        "deposit": 1,
+        "fee": 1,
+    }
+
+    def made(*pins: dict[str, Any]) -> tuple[Terms, dict[str, Any]]:
+        content = specification({"pins": list(pins)})
+        return Terms.of(content, **options), json.loads(content)  # type: ignore[arg-type]
+
+    assert is_consistent(*made())
+    assert is_consistent(*made(one, one))
+    assert is_consistent(*made(other, pin(1, "hyperparameters", "0/lr", 0.1)))
+    assert not is_consistent(*made(one, other))
+    assert not is_consistent(made(one)[0], {})
+    assert not is_consistent(made()[0], {"pins": [one]})
+    assert not is_consistent(made()[0], {"pins": [{"step": -1}]})
