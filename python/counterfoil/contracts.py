@@ -12,6 +12,8 @@ from counterfoil._native import Interface, Key
 from counterfoil.chain import Chain
 from counterfoil.errors import InvalidInput
 
+__all__ = ["Contract", "Sent"]
+
 
 @dataclass(frozen=True)
 class Sent:
