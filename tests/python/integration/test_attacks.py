@@ -24,14 +24,27 @@ from counterfoil.attacks import (
     earlier_timestamp,
     equal_bytes,
     equal_values,
+    flooding_disputes,
+    griefing_disputes,
     guessed_leaf,
     hostile_bundle,
+    late_join_grinding,
+    lazy_verifier_that_always_agrees,
+    lazy_verifier_that_copies,
+    markets,
     name_of,
     plain_tree,
+    random_matrix_useful_work,
+    requester_who_refuses_to_pay,
+    reused_run,
     row,
     scoreboard,
     second_preimage,
+    self_dealing_work,
     signature_malleability,
+    sybil_workers,
+    unbond_before_slash,
+    undelivered_result,
     zero_address,
 )
 from counterfoil.attacks.judging import by_chain, by_each_receipt
@@ -50,6 +63,7 @@ EXPECTED_NOT_CAUGHT = {
     "seed-grinding": "docs/threat-model.md: that this was the only run",
     "drift-within-tolerance": "docs/threat-model.md: what the thresholds hide",
     "poisoned-data": "docs/threat-model.md: that the data is what its name says",
+    "cloned-data-owners": "docs/threat-model.md: that who lists a dataset for payment owns it",
 }
 """Attacks that go through, each with the page that says that no verdict shows the opposite."""
 
@@ -69,6 +83,12 @@ NAMED = {
     "interpolation-spoof": "step 1: gradients",
     "gradient-elsewhere": "step 1: gradients",
     "trained-before": "undecided: the run did not begin from the state that its recipe makes",
+    "reused-run": "WrongClose(word: 1)",
+    "sybil-workers": "NotEnlisted",
+    "lazy-verifier-that-copies": "WrongVote",
+    "flooding-disputes": "dispute 5 costs 1 coins",
+    "unbond-before-slash": "2 coins are slashed of what leaves",
+    "undelivered-result": "the demand expired",
 } | dict.fromkeys(
     ["free-riding-with-zeros", "free-riding-with-noise", "copied-gradients", "copied-gradients-with-noise", "label-flip",
      "backdoor", "scaled-contribution", "sign-flip", "little-is-enough"],
@@ -225,3 +245,35 @@ def test_a_chain_that_counts_as_public_is_still_asked(tmp_path: Path) -> None:
     frames = read_frames(journal(path))
     write_frames(journal(path), frames[:-2])
     assert "anchor" in str(by_chain(Dated(path, chain)))
+
+
+def test_tools_of_a_market_without_the_defence_refuse_what_is_gross(tmp_path: Path) -> None:
+    """A rule without the defence that refuses nothing, against which every defence would look needed."""
+    work = markets.accepted(markets.opened(tmp_path), tmp_path)
+    key, other = work.worker, record(tmp_path / "other")
+    assert "something else" in str(reused_run.undefended(reused_run.Submission(work, other)))
+    assert "on the list" in str(sybil_workers.undefended(sybil_workers.Crowd(work.market, [key, key])))
+    richer = markets.wealth(work.market, key) + 10 * markets.COIN
+    assert "it costs" in str(self_dealing_work.undefended(self_dealing_work.Finished(work, richer)))
+    claim = random_matrix_useful_work.Claim(work.market, key, other)
+    assert "not anchored" in str(random_matrix_useful_work.undefended(claim))
+    vote = lazy_verifier_that_copies.Opened(work.market, bytes(32), key, (2, bytes(32), bytes(32)), bytes(32))
+    assert "another envelope" in str(lazy_verifier_that_copies.undefended(vote))
+    game = lazy_verifier_that_always_agrees.Game(work, bytes(32), key)
+    assert lazy_verifier_that_always_agrees.undefended(game) == "no vote, no fee"
+    assert "no dispute" in str(griefing_disputes.undefended(griefing_disputes.Quarrel(work, key, 1)))
+    assert "expensive" in str(flooding_disputes.undefended(flooding_disputes.Flood(work, 100, markets.COIN)))
+    assert "holds the stake" in str(unbond_before_slash.undefended(unbond_before_slash.Leaving(work, other)))
+    willing = requester_who_refuses_to_pay.Result(work, True)
+    assert "paid" in str(requester_who_refuses_to_pay.undefended(willing))
+    demanded = undelivered_result.Demanded(work, bytes(32), False)
+    assert "nothing is submitted" in str(undelivered_result.undefended(demanded))
+
+
+def test_a_live_roll_is_still_a_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A roll that lets every newcomer win, whatever the others staked."""
+    monkeypatch.setattr(late_join_grinding, "SETTLED", (10**9,) * 4)
+    market = markets.opened(tmp_path)
+    work = markets.Work(market, None, None, None, tmp_path)  # type: ignore[arg-type]
+    late = late_join_grinding.Late(work, bytes(32), None)  # type: ignore[arg-type]
+    assert "wins the panel" in str(late_join_grinding.undefended(late))
