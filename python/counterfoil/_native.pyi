@@ -225,10 +225,9 @@ class Ledger:
         folder: str | os.PathLike[str],
         specification: bytes,
         recipe: dict[str, bytes],
-        dataset: Commitment | None,
+        dataset_and_nonce: tuple[Commitment | None, bytes | None],
         key: Key,
         session_key: tuple[Key, int] | None,
-        nonce: bytes | None,
     ) -> Ledger: ...
     @staticmethod
     def join(

@@ -133,7 +133,7 @@ class Run:
             raise InvalidInput("a nonce has 32 bytes", actual=str(len(nonce)), where="nonce")
         key = key or Key.device()
         files = {} if recipe is None else _read_recipe(Path(recipe))
-        ledger = _native.Ledger.create(folder, text, files, dataset, key, _session_key(session), nonce)
+        ledger = _native.Ledger.create(folder, text, files, (dataset, nonce), key, _session_key(session))
         return cls(folder, ledger, session.key if session else key, 0)
 
     @classmethod

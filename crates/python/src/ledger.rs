@@ -227,11 +227,11 @@ impl Ledger {
         folder: PathBuf,
         specification: Vec<u8>,
         recipe: BTreeMap<String, Vec<u8>>,
-        dataset: Option<PyRef<'_, Commitment>>,
+        dataset_and_nonce: (Option<PyRef<'_, Commitment>>, Option<[u8; 32]>),
         key: &Key,
         session_key: Option<SessionKey<'_>>,
-        nonce: Option<[u8; 32]>,
     ) -> PyResult<Ledger> {
+        let (dataset, nonce) = dataset_and_nonce;
         let dataset = dataset.map(|commitment| field(py, &commitment)).transpose()?;
         let settings = RunSettings { specification, recipe, dataset, nonce: nonce.map(Digest::from) };
         let (signer, session) = (Arc::clone(&key.0), session(session_key));
