@@ -19,6 +19,7 @@ from typing import Any
 
 from counterfoil._native import DEVELOPMENT_CHAIN, Key, Receipt, Record
 from counterfoil.bundle import export
+from counterfoil.contracts import Contract
 from counterfoil.errors import ChainError, CounterfoilError
 from counterfoil.market import faults
 from counterfoil.market.client import Job, Market, State, now
@@ -67,6 +68,14 @@ class Agent:
             except CounterfoilError as failed:
                 self._say(f"not done: {failed}")
             time.sleep(_PAUSE)
+
+    def each(self, do: Callable[[Job], None]) -> None:
+        """Does something for each job. What goes wrong with one is told, and keeps nobody from the others."""
+        for job in self.jobs():
+            try:
+                do(job)
+            except Exception as failed:  # A stranger's specification or delivery can raise whatever it likes.
+                self._say(f"job 0x{job.id.hex()}: not done: {failed!r}")
 
     def jobs(self) -> list[Job]:
         """All jobs known so far."""
@@ -118,13 +127,15 @@ class Agent:
             self._say("draws a panel")
 
     def delivered(self, job: Job) -> Record | None:
-        """The run that was delivered for a job, if the chain says that it is the one that was submitted."""
+        """The run that was delivered for a job, if it is whole and the chain says that it is the one that was submitted."""
         try:
             record = Record(place(self.board, job) / DELIVERY)
-            head, state = record.tree_head(), self.market.state(job)
+            head, shown, state = record.tree_head(), record.receipts(), self.market.state(job)
         except CounterfoilError:
             return None
         if head is None or record.run is None or bytes.fromhex(record.run[2:]) != state["run"]:
+            return None
+        if len(shown) < head.size:
             return None
         for anchor in record.anchors:
             told = (anchor["index"], anchor["root"], anchor["headDigest"])
@@ -160,18 +171,20 @@ class Worker(Agent):
 
     def tick(self) -> None:
         """Does what is due, once; trains where a job was accepted."""
-        for job in self.jobs():
-            state = self.market.state(job)
-            is_mine = state["worker"].lower() == self.key.address.lower()
-            if state["state"] == State.POSTED:
-                self._bid(job, is_mine)
-            elif is_mine and state["state"] == State.ACCEPTED and now() < job.terms.work_ends:
-                self._work(job)
-            elif is_mine and state["state"] == State.SUBMITTED:
-                self._answer(job)
-                if now() >= state["challengeEnds"] and not state["open"]:
-                    self.attempt("has its work paid", partial(self.market.finalise, job, self.key))
+        self.each(self._advance)
         self.claim()
+
+    def _advance(self, job: Job) -> None:
+        state = self.market.state(job)
+        is_mine = state["worker"].lower() == self.key.address.lower()
+        if state["state"] == State.POSTED:
+            self._bid(job, is_mine)
+        elif is_mine and state["state"] == State.ACCEPTED and now() < job.terms.work_ends:
+            self._work(job)
+        elif is_mine and state["state"] == State.SUBMITTED:
+            self._answer(job)
+            if now() >= state["challengeEnds"] and not state["open"]:
+                self.attempt("has its work paid", partial(self.market.finalise, job, self.key))
 
     def _bid(self, job: Job, is_leading: bool) -> None:
         terms, own = job.terms, {"bidder": self.key.address}
@@ -181,13 +194,23 @@ class Worker(Agent):
             if has_bid or content is None:
                 return
             price = self._price(job, json.loads(content))
-            if price is not None and self.market.stake(self.key.address)["free"] >= terms.stake:
+            if price is not None and self._unpromised_stake() >= terms.stake:
                 self.attempt("bids in a sealed envelope", lambda: self.market.bid(job, price, self.key))
         elif now() < terms.reveal_ends:
             if has_bid and not self.market.escrow.events("BidRevealed", job.block, job=job.id, **own):
                 self.attempt("reveals its bid", lambda: self.market.reveal(job, self.key))
         elif is_leading and now() < terms.accept_ends:
             self.attempt("accepts the job", lambda: self.market.accept(job, self.key))
+
+    def _unpromised_stake(self) -> int:
+        """The free stake that no sealed bid needs yet: a bid that cannot be revealed loses its deposit."""
+        made, revealed = (
+            {each["fields"]["job"] for each in self.market.escrow.events(name, bidder=self.key.address)}
+            for name in ("BidMade", "BidRevealed")
+        )
+        waiting = (self._jobs[id].terms for id in made - revealed)
+        promised = sum(terms.stake for terms in waiting if now() < terms.reveal_ends)
+        return self.market.stake(self.key.address)["free"] - promised
 
     def _read(self, job: Job) -> bytes | None:
         """The specification, if it lies on the board, is the one that the job names, and can be kept to.
@@ -269,12 +292,14 @@ class Verifier(Agent):
             known = self.market.disputes.events("Enlisted", epoch=following, verifier=self.key.address)
             if known or self.attempt(f"enlists for epoch {following}", lambda: self.market.enlist(self.key)):
                 self._enlisted = following
-        for job in self.jobs():
-            if self.market.state(job)["open"]:
-                for round in self.tend(job):
-                    if self.key.address.lower() in (each.lower() for each in round["panel"]):
-                        self._vote(job, round)
+        self.each(self._judge)
         self.claim()
+
+    def _judge(self, job: Job) -> None:
+        if self.market.state(job)["open"]:
+            for round in self.tend(job):
+                if self.key.address.lower() in (each.lower() for each in round["panel"]):
+                    self._vote(job, round)
 
     def _vote(self, job: Job, round: dict[str, Any]) -> None:
         key, own = (round["id"], round["number"]), {"id": round["id"], "verifier": self.key.address}
@@ -328,26 +353,39 @@ class Challenger(Agent):
         self._seen: dict[bytes, float] = {}
         self._found: dict[bytes, tuple[str, Callable[[], Any] | None]] = {}
         self._examined: set[bytes] = set()
+        self._demanded: set[bytes] = set()
 
     def tick(self) -> None:
         """Examines each submitted run once, and brings its own disputes and demands to their end."""
-        for job in self.jobs():
-            state = self.market.state(job)
-            if state["state"] == State.SUBMITTED and job.id not in self._examined:
-                self._examine(job)
-            if state["open"]:
-                self.tend(job)
-                self._expire(job)
+        self.each(self._watch)
+        self.each(self._end)
         self.claim()
+
+    def _watch(self, job: Job) -> None:
+        if job.id not in self._examined and self.market.state(job)["state"] == State.SUBMITTED:
+            self._examine(job)
+
+    def _end(self, job: Job) -> None:
+        if self.market.state(job)["open"]:
+            self.tend(job)
+            self._expire(job)
+
+    def _has_acted(self, contract: Contract, event: str, job: Job) -> bool:
+        """Whether the chain has this agent's own dispute or demand already: one that was started anew pays no second one."""
+        return bool(contract.events(event, job.block, job=job.id, by=self.key.address))
 
     def _examine(self, job: Job) -> None:
         """Looks through a run once; what it finds is tried until the chain takes it."""
         if job.id not in self._found:
+            if self._has_acted(self.market.disputes, "Disputed", job):
+                self._examined.add(job.id)
+                return
             record = self.delivered(job)
             if record is None:
                 first = self._seen.setdefault(job.id, time.monotonic())
-                if time.monotonic() - first > self._grace:
-                    self._examined.add(job.id)
+                if time.monotonic() - first > self._grace and job.id not in self._demanded:
+                    # What is delivered behind the demand is still to be looked through.
+                    self._demanded.add(job.id)
                     self._demand(job)
                 return
             self._found[job.id] = self._act(job, record)
@@ -371,6 +409,8 @@ class Challenger(Agent):
         """Demands a kilobyte of the result that was not delivered: the checkpoint directly before the end."""
         if not job.terms.openable >> FIELDS["checkpoint.parameters"] & 1:
             self._say("the run was not delivered, and the job lets nobody demand its result")
+            return
+        if self._has_acted(self.market.challenge, "Demanded", job):
             return
         submitted = self.market.escrow.events("Submitted", job.block, job=job.id)[-1]
         size = submitted["fields"]["size"]

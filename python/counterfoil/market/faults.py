@@ -7,6 +7,7 @@ from typing import Any
 
 from counterfoil import merkle
 from counterfoil._native import Receipt, Record
+from counterfoil.errors import NotFound
 from counterfoil.market import proofs
 from counterfoil.market.client import Job
 from counterfoil.market.terms import pins
@@ -35,6 +36,9 @@ def _faults(job: Job, record: Record, other: Record | None) -> Iterator[Fault]:
     if head is None or record.run is None:
         return
     receipts = record.receipts()[: head.size]
+    if len(receipts) < head.size:
+        # Of a part nothing can be shown: the proofs need all leaves.
+        return
     worker, shown = receipts[0].fields["owner"], proofs.head(head)
     for place, receipt in enumerate(receipts):
         fields = receipt.fields
@@ -68,7 +72,11 @@ def _pinned(record: Record, receipts: list[Receipt], shown: dict[str, Any]) -> I
             names = [] if opened is None else [entry.name for entry in opened.entries]
             if name not in names:
                 continue
-            opening = proofs.opening(record, receipt, field, names.index(name), 0)
+            try:
+                opening = proofs.opening(record, receipt, field, names.index(name), 0)
+            except NotFound:
+                # Whoever withholds a value must not keep the rest from being looked through.
+                continue
             if opening["chunk"] != bytes.fromhex(pin["value"]):
                 proof = merkle.inclusion_proof(leaves, number)
                 included = proofs.included(receipts, place)

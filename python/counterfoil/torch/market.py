@@ -18,12 +18,17 @@ import torch
 
 import counterfoil
 from counterfoil import Key, Receipt, Record
+from counterfoil._native import Opened
 from counterfoil.attest import OTHER, SAME, answer
 from counterfoil.errors import InvalidInput, Refuted
 from counterfoil.market import Job
+from counterfoil.market.terms import FIELDS
+from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.replay import re_execute
 
 TIMEOUT = 120.0
+_NOT_EXECUTED = SKIPPED | NOT_REPLAYABLE
+_STATES = {name.rpartition(".")[2] for name in FIELDS}
 
 
 def recipe_digest(path: str | Path) -> str:
@@ -114,6 +119,9 @@ def execute(
         where nothing was computed. None if the step could not be executed, or only an earlier one differs.
     """
     is_whole = _holds(job, record)
+    if receipt.kind != "step" and is_whole:
+        # What was withheld when it was disputed may be there by now: then all of it is executed.
+        is_whole = find_wrong(job, record) is None
     if receipt.kind != "step" or not is_whole:
         return (SAME if is_whole else OTHER), bytes(32)
     number, heard = receipt.fields["step"], _Heard(beacon, verifier)
@@ -146,13 +154,40 @@ def _holds(job: Job, record: Record) -> bool:
     steps = max((each.fields["step"] for each in receipts if each.kind == "step"), default=0)
     is_own = genesis["specification"] == job.terms.specification
     is_own = is_own and record.spec.get("recipe") == record.recipe_digest and steps >= job.terms.units
-    if not is_own or head is None or head.size != len(receipts):
+    if not is_own or head is None or head.size != len(receipts) or not _is_executable(record):
         return False
     try:
         counterfoil.verify(record, signer=genesis["owner"])
     except Refuted:
         return False
     return True
+
+
+def _is_executable(record: Record) -> bool:
+    """Whether a run shows what executing its steps needs: what is withheld could be refuted by nobody.
+
+    A step that says of itself that it was skipped, or cannot be executed, is withheld as well.
+    """
+    receipts = record.receipts()
+    for receipt in (each for each in receipts if each.kind in ("step", "checkpoint")):
+        opened, is_step = record.opened(receipt), receipt.kind == "step"
+        named = {name for name in _STATES if any(receipt.fields.get(name, b""))}
+        inputs = {"batch", "randomness"} if is_step else named
+        if not inputs <= named <= {*opened} or (is_step and receipt.fields["flags"] & _NOT_EXECUTED):
+            return False
+        if any(entry.kind == "sharded" for name in named for entry in opened[name].entries):
+            return False
+        if not all(_is_kept(record, opened[name], is_step) for name in inputs):
+            return False
+    return any(each.kind == "checkpoint" and each.fields["step"] == 0 for each in receipts)
+
+
+def _is_kept(record: Record, opened: Opened, by_value: bool) -> bool:
+    """Whether the bytes of a state's tensors are there: in the ledger, or else in the store."""
+    values = opened.values
+    if by_value or values is not None:
+        return values is not None
+    return all(record.object(entry) is not None for entry in opened.entries if entry.kind == "dense")
 
 
 def _module(path: Path) -> Any:
