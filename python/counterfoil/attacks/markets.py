@@ -73,6 +73,7 @@ def accepted(
     window: int = 3600,
     requester: Key | None = None,
     worker: Key | None = None,
+    spec: dict[str, Any] = SPEC,
 ) -> Work:
     """Posts a job, whose only bidder accepts it; nothing is recorded yet.
 
@@ -81,12 +82,13 @@ def accepted(
         folder: Below it the run will lie.
         window: Seconds in which it can be challenged.
         requester, worker: Theirs; somebody new by default.
+        spec: What is to be trained.
     """
     requester, worker = requester or party(market), worker or party(market, STAKE)
     # A machine that is too slow for a deadline begins anew, with longer ones.
     for seconds in _PATIENCE:
         try:
-            job = _accepted(market, requester, worker, seconds, window)
+            job = _accepted(market, requester, worker, seconds, window, spec)
         except ChainError:
             if seconds == _PATIENCE[-1]:
                 raise
@@ -190,9 +192,11 @@ def _wait_for_room() -> None:
         until(int(begin) + 1)
 
 
-def _accepted(market: Market, requester: Key, worker: Key, seconds: int, window: int) -> Job:
+def _accepted(
+    market: Market, requester: Key, worker: Key, seconds: int, window: int, spec: dict[str, Any]
+) -> Job:
     _wait_for_room()
-    content = specification(SPEC)
+    content = specification(spec)
     terms = Terms.of(
         content,
         now=int(time.time()),

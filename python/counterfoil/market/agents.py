@@ -7,25 +7,27 @@ not carry lies in a folder that all of them see, the *board*: `<job>/spec.json` 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from counterfoil._native import DEVELOPMENT_CHAIN, Key, Receipt, Record
 from counterfoil.bundle import export
-from counterfoil.contracts import Contract
 from counterfoil.errors import ChainError, CounterfoilError
 from counterfoil.market import faults
 from counterfoil.market.client import Job, Market, State, now
 from counterfoil.market.terms import FIELDS, is_consistent
 
 SPECIFICATION, RECIPE, DELIVERY = "spec.json", "recipe.py", "run.counterfoil"
+_COPY = ".disputed.counterfoil"
 _PAUSE = 0.3
 
 
@@ -127,9 +129,18 @@ class Agent:
             self._say("draws a panel")
 
     def delivered(self, job: Job) -> Record | None:
-        """The run that was delivered for a job, if it is whole and the chain says that it is the one that was submitted."""
+        """The run that was delivered for a job, if it is whole and the chain says that it is the one that was submitted.
+
+        Where the worker has taken its delivery back, a challenger's copy does.
+        """
+        folder = place(self.board, job)
+        paths = [folder / DELIVERY, *sorted(folder.glob(f"*{_COPY}"))]
+        return next((found for path in paths if (found := self.submitted(job, path)) is not None), None)
+
+    def submitted(self, job: Job, path: Path) -> Record | None:
+        """The run in a bundle, if it is whole and was submitted for the job."""
         try:
-            record = Record(place(self.board, job) / DELIVERY)
+            record = Record(path)
             head, shown, state = record.tree_head(), record.receipts(), self.market.state(job)
         except CounterfoilError:
             return None
@@ -153,6 +164,8 @@ class Worker(Agent):
         folder: Where runs are recorded.
         price: What to ask for a job with this specification, wei; None for no bid.
         train: Records the run: gets the specification's bytes, the recipe's path, the nonce and the folder.
+        opens: Names of `FIELDS` whose bytes `train` keeps, at each step or checkpoint. There is no bid for a job in which
+            others may be demanded: who cannot answer loses the stake.
     """
 
     def __init__(
@@ -164,10 +177,12 @@ class Worker(Agent):
         folder: Path,
         price: Callable[[Job, dict[str, Any]], int | None],
         train: Callable[[bytes, Path, bytes, Path], None],
+        opens: Collection[str],
         say: Callable[[str], None] = print,
     ) -> None:
         super().__init__(market, key, board, say)
         self._folder, self._price, self._train = folder, price, train
+        self._opens = sum(1 << FIELDS[field] for field in set(opens))
 
     def tick(self) -> None:
         """Does what is due, once; trains where a job was accepted."""
@@ -192,6 +207,9 @@ class Worker(Agent):
         if now() < terms.bidding_ends:
             content = self._read(job)
             if has_bid or content is None:
+                return
+            # A demand for what nobody keeps is there to slash who trains.
+            if terms.openable & ~self._opens:
                 return
             price = self._price(job, json.loads(content))
             if price is not None and self._unpromised_stake() >= terms.stake:
@@ -235,6 +253,10 @@ class Worker(Agent):
         elif Record(path).receipts()[-1].kind != "close":
             # Recorded anew under the same nonce it would have two histories, which costs the stake.
             self._say(f"{path} is not closed: go on with it by `Run.open`, and never record it anew")
+            return
+        fault = faults.find(job, Record(path))
+        if fault is not None:
+            self._say(f"does not submit: the run has a fault that costs the stake, {fault[0]}")
             return
         if self.attempt("submits the run", lambda: self.market.submit(job, path, self.key)):
             self._deliver(job, path)
@@ -370,17 +392,14 @@ class Challenger(Agent):
             self.tend(job)
             self._expire(job)
 
-    def _has_acted(self, contract: Contract, event: str, job: Job) -> bool:
-        """Whether the chain has this agent's own dispute or demand already: one that was started anew pays no second one."""
-        return bool(contract.events(event, job.block, job=job.id, by=self.key.address))
-
     def _examine(self, job: Job) -> None:
         """Looks through a run once; what it finds is tried until the chain takes it."""
         if job.id not in self._found:
-            if self._has_acted(self.market.disputes, "Disputed", job):
+            if self.market.disputes.events("Disputed", job.block, job=job.id, by=self.key.address):
+                # Of this agent, before it was started anew.
                 self._examined.add(job.id)
                 return
-            record = self.delivered(job)
+            record = self._copied(job)
             if record is None:
                 first = self._seen.setdefault(job.id, time.monotonic())
                 if time.monotonic() - first > self._grace and job.id not in self._demanded:
@@ -395,12 +414,23 @@ class Challenger(Agent):
         if act is None or self.attempt(what, act):
             self._examined.add(job.id)
 
+    def _copied(self, job: Job) -> Record | None:
+        """What was delivered, in a copy: a panel finds what was disputed, whatever becomes of the delivery."""
+        path = place(self.board, job) / f"{self.key.address}{_COPY}"
+        try:
+            shutil.copyfile(place(self.board, job) / DELIVERY, path)
+        except FileNotFoundError:
+            return None
+        return self.submitted(job, path)
+
     def _act(self, job: Job, record: Record) -> tuple[str, Callable[[], Any] | None]:
         fault = faults.find(job, record)
         if fault is not None:
             return f"shows the chain a fault: {fault[0]}", lambda: self.market.prove(job, fault, self.key)
         step = self._check(job, record)
         if step is None:
+            with contextlib.suppress(OSError):
+                Path(record.path).unlink()
             return "finds nothing to dispute", None
         what = f"disputes step {step.fields['step']}" if step.kind == "step" else "disputes the whole run"
         return what, lambda: self.market.dispute(job, record, step, self.key)
@@ -410,7 +440,8 @@ class Challenger(Agent):
         if not job.terms.openable >> FIELDS["checkpoint.parameters"] & 1:
             self._say("the run was not delivered, and the job lets nobody demand its result")
             return
-        if self._has_acted(self.market.challenge, "Demanded", job):
+        if self.market.challenge.events("Demanded", job.block, job=job.id):
+            # Another one would cost twice as much, and bring no more.
             return
         submitted = self.market.escrow.events("Submitted", job.block, job=job.id)[-1]
         size = submitted["fields"]["size"]

@@ -20,13 +20,21 @@ import counterfoil
 from counterfoil import Key, Receipt, Record
 from counterfoil._native import Opened
 from counterfoil.attest import OTHER, SAME, answer
-from counterfoil.errors import InvalidInput, Refuted
+from counterfoil.errors import CounterfoilError, InvalidInput
 from counterfoil.market import Job
 from counterfoil.market.terms import FIELDS
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
 from counterfoil.torch.replay import re_execute
 
 TIMEOUT = 120.0
+OPENS = (
+    "batch",
+    "hyperparameters",
+    "metrics",
+    "randomness",
+    *(each for each in FIELDS if each.startswith("checkpoint.")),
+)
+"""The states whose bytes `train` keeps at each step and checkpoint, for `Worker`."""
 _NOT_EXECUTED = SKIPPED | NOT_REPLAYABLE
 _STATES = {name.rpartition(".")[2] for name in FIELDS}
 
@@ -154,13 +162,14 @@ def _holds(job: Job, record: Record) -> bool:
     steps = max((each.fields["step"] for each in receipts if each.kind == "step"), default=0)
     is_own = genesis["specification"] == job.terms.specification
     is_own = is_own and record.spec.get("recipe") == record.recipe_digest and steps >= job.terms.units
-    if not is_own or head is None or head.size != len(receipts) or not _is_executable(record):
+    if not is_own or head is None or head.size != len(receipts):
         return False
     try:
         counterfoil.verify(record, signer=genesis["owner"])
-    except Refuted:
+        return _is_executable(record)
+    except CounterfoilError:
+        # Stored bytes that are not what was signed among them.
         return False
-    return True
 
 
 def _is_executable(record: Record) -> bool:

@@ -389,6 +389,7 @@ def test_agents_bring_a_job_to_its_end(
             folder=tmp_path / "runs",
             price=lambda *_: COIN // 2,
             train=train,
+            opens=OPENABLE,
             **options,
         ),
         "verifier": Verifier(market, parties["verifier"], board, execute=execute, **options),

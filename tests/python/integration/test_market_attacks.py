@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from counterfoil import Key, Record, Run, commit_tensors
 from counterfoil.attacks import markets
 from counterfoil.attacks.markets import COIN, SPEC, STAKE, Work
 from counterfoil.bundle import export
-from counterfoil.market import Challenger, Job, Market, Terms, Worker, find, pin
+from counterfoil.market import Challenger, Job, Market, State, Terms, Verifier, Worker, find, pin
 from counterfoil.market.agents import DELIVERY, SPECIFICATION, place
+from counterfoil.market.terms import FIELDS
 from counterfoil.run import specification
 from counterfoil.testing.resign import resign
 from counterfoil.torch.demo import mlp
@@ -106,6 +111,53 @@ def test_a_worker_does_not_promise_one_stake_twice(tmp_path: Path) -> None:
     assert len(market.escrow.events("BidMade")) == 2
 
 
+@pytest.mark.usefixtures("own_home")
+@pytest.mark.parametrize(
+    "trap", [{"openable": 1 << FIELDS["gradients"]}, {"pins": bytes([1]) * 32, "pin_count": 1}]
+)
+def test_a_worker_does_not_bid_for_a_job_that_slashes_it(trap: dict[str, int], tmp_path: Path) -> None:
+    """A requester who demands what nobody keeps, or shows a pin that the specification does not list, for half the stake."""
+    market, board = markets.opened(tmp_path), tmp_path / "board"
+    _post(market, board, specification(SPEC), **trap)
+    _worker(market, board, []).tick()
+    assert not market.escrow.events("BidMade")
+
+
+@pytest.mark.usefixtures("own_home")
+def test_a_worker_does_not_submit_a_fault_of_its_own(tmp_path: Path) -> None:
+    """A recipe that breaks the specification's own pins, so that the chain slashes the honest worker who runs it."""
+    market, board = markets.opened(tmp_path), tmp_path / "board"
+    spec = SPEC | {"pins": [pin(0, "hyperparameters", "lr", 0.5)]}
+    work = markets.accepted(market, tmp_path, spec=spec)
+    place(board, work.job).mkdir(parents=True)
+    (place(board, work.job) / SPECIFICATION).write_bytes(specification(spec))
+
+    def record(_content: bytes, _recipe: Path, nonce: bytes, path: Path) -> None:
+        with Run.create(path, key=work.worker, spec=spec, nonce=nonce) as run:
+            for step in range(1, markets.UNITS + 1):
+                run.record_step(step, {"hyperparameters": commit_tensors({"lr": 0.7}, keep=True)})
+            run.record_checkpoint(markets.UNITS, {"parameters": run.store({"w": np.zeros(4)})})
+
+    said: list[str] = []
+    worker = _worker(market, board, said, key=work.worker, train=record)
+    worker.tick()
+    assert market.state(work.job)["state"] == State.ACCEPTED
+    assert "costs the stake, provePin" in said[-1]
+
+
+@pytest.mark.usefixtures("own_home")
+def test_a_delivery_that_is_taken_back_is_still_judged(tmp_path: Path) -> None:
+    """A worker who removes its delivery when it is disputed, so that no verifier can vote and the lie is upheld."""
+    market, board = markets.opened(tmp_path), tmp_path / "board"
+    work, key, verifier = markets.submitted(market, tmp_path), markets.party(market), markets.party(market)
+    deliver(work, board)
+    Challenger(market, key, board, check=lambda _, record: record.receipts()[1], say=lambda _: None).tick()
+    (place(board, work.job) / DELIVERY).unlink()
+    found = Verifier(market, verifier, board, execute=lambda *_: None, say=lambda _: None).delivered(work.job)
+    assert found is not None
+    assert len(found.receipts()) == len(Record(work.path).receipts())
+
+
 @pytest.fixture(scope="module")
 def trained(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, Path, Key]:
     """A job, the run of a worker who lies at a step, an honest one, and their key."""
@@ -181,20 +233,39 @@ def test_a_step_that_says_it_cannot_be_executed_is_disputed(
     assert disputed is not None and disputed.kind == "close"
 
 
-def _worker(market: Market, board: Path, said: list[str]) -> Worker:
+def test_a_stored_state_that_was_changed_is_disputed(
+    trained: tuple[Job, Path, Path, Key], tmp_path: Path
+) -> None:
+    """A look at a run that ends with an error, and no dispute, because a stored state is not what was signed."""
+    job, liar, _, _ = trained
+    path = shutil.copytree(liar, tmp_path / "changed")
+    stored = max((path / "objects").iterdir(), key=lambda each: each.stat().st_size)
+    stored.write_bytes(bytes(stored.stat().st_size))
+    disputed = find_wrong(job, Record(path))
+    assert disputed is not None and disputed.kind == "close"
+
+
+def _worker(
+    market: Market,
+    board: Path,
+    said: list[str],
+    key: Key | None = None,
+    train: Callable[[bytes, Path, bytes, Path], None] = lambda *_: None,
+) -> Worker:
     return Worker(
         market,
-        markets.party(market, STAKE),
+        key or markets.party(market, STAKE),
         board,
-        folder=board,
+        folder=board / "runs",
         price=lambda *_: COIN // 2,
-        train=lambda *_: None,
+        train=train,
+        opens=["checkpoint.parameters"],
         say=said.append,
     )
 
 
-def _post(market: Market, board: Path, content: bytes) -> Job:
-    terms = replace(_terms(specification(SPEC)), specification=hashlib.sha256(content).digest())
+def _post(market: Market, board: Path, content: bytes, **changes: Any) -> Job:
+    terms = replace(_terms(specification(SPEC)), specification=hashlib.sha256(content).digest(), **changes)
     job = market.post(terms, markets.party(market))
     place(board, job).mkdir(parents=True)
     (place(board, job) / SPECIFICATION).write_bytes(content)

@@ -28,7 +28,7 @@ from counterfoil.market.agents import DELIVERY, publish
 from counterfoil.market.client import NOBODY, now
 from counterfoil.run import specification
 from counterfoil.torch.demo import fresh, lying, mlp, say
-from counterfoil.torch.market import execute, find_wrong, recipe_digest, train
+from counterfoil.torch.market import OPENS, execute, find_wrong, recipe_digest, train
 
 COIN = 10**18
 PARAMETERS = Parameters(
@@ -118,7 +118,9 @@ def take_part(party: Party) -> None:
             train(content, recipe, nonce, path, key, install=install)
 
         folder = party.place / party.role
-        agent: Any = Worker(market, key, board, folder=folder, price=price, train=record, say=tell)
+        agent: Any = Worker(
+            market, key, board, folder=folder, price=price, train=record, opens=OPENS, say=tell
+        )
     elif party.role in VERIFIERS:
         market.deposit(2 * COIN, key)
         run = functools.partial(execute, verifier=key.address)
