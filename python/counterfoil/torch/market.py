@@ -24,6 +24,7 @@ from counterfoil.errors import CounterfoilError, InvalidInput
 from counterfoil.market import Job
 from counterfoil.market.terms import FIELDS
 from counterfoil.torch.attach import NOT_REPLAYABLE, SKIPPED
+from counterfoil.torch.collect import local_environment
 from counterfoil.torch.replay import re_execute
 
 TIMEOUT = 120.0
@@ -43,6 +44,15 @@ def recipe_digest(path: str | Path) -> str:
     """The digest by which a specification names a recipe of one file (docs/format.md, section 4)."""
     content = np.frombuffer(Path(path).read_bytes(), np.uint8)
     return "0x" + counterfoil.commit_tensors({"recipe.py": content}).digest().hex()
+
+
+def machine() -> dict[str, Any]:
+    """This machine, for the member `machine` of a specification: equal ones compute equal bits.
+
+    A job whose specification has no such member is trained on any machine, and bits that differ on another one than the
+    verifiers' refute nothing.
+    """
+    return local_environment()
 
 
 def train(
@@ -166,7 +176,7 @@ def _holds(job: Job, record: Record) -> bool:
         return False
     try:
         counterfoil.verify(record, signer=genesis["owner"])
-        return _is_executable(record)
+        return _is_executable(record) and _names_its_machine(record)
     except CounterfoilError:
         # Stored bytes that are not what was signed among them.
         return False
@@ -189,6 +199,17 @@ def _is_executable(record: Record) -> bool:
         if not all(_is_kept(record, opened[name], is_step) for name in inputs):
             return False
     return any(each.kind == "checkpoint" and each.fields["step"] == 0 for each in receipts)
+
+
+def _names_its_machine(record: Record) -> bool:
+    """Whether each stored state was made on the machine that the specification names; on any, where it names none.
+
+    Bits that differ accuse nobody who computed elsewhere, so whoever may name another machine may compute what it likes.
+    """
+    wanted = record.spec.get("machine", {})
+    checkpoints = (each for each in record.receipts() if each.kind == "checkpoint")
+    named = (record.opened(each)["environment"].scalars() for each in checkpoints)
+    return all(each.get(name) == value for each in named for name, value in wanted.items())
 
 
 def _is_kept(record: Record, opened: Opened, by_value: bool) -> bool:

@@ -22,9 +22,10 @@ from counterfoil.market.agents import DELIVERY, SPECIFICATION, place
 from counterfoil.market.terms import FIELDS
 from counterfoil.run import specification
 from counterfoil.testing.resign import resign
+from counterfoil.torch import collect
 from counterfoil.torch.demo import mlp
 from counterfoil.torch.demo.market import lying
-from counterfoil.torch.market import execute, find_wrong, recipe_digest, train
+from counterfoil.torch.market import execute, find_wrong, machine, recipe_digest, train
 
 STEPS, LIE_AT = 4, 3
 NOBODY = "0x" + "00" * 20
@@ -231,6 +232,30 @@ def test_a_step_that_says_it_cannot_be_executed_is_disputed(
     resign(path, bytes.fromhex((tmp_path / "liar.key").read_text()), flag)
     disputed = find_wrong(job, Record(path))
     assert disputed is not None and disputed.kind == "close"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_lie_behind_another_machine_is_disputed_where_the_job_names_one(
+    named: bool, trained: tuple[Job, Path, Path, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A liar that names a machine which nobody has, so that bits that differ accuse it of nothing."""
+    job, liar, _, key = trained
+    spec = Record(liar).spec
+    policy, public = spec.pop("policy"), spec.pop("public")
+    content = specification(spec | ({"machine": machine()} if named else {}), policy, public)
+    job = replace(job, terms=replace(job.terms, specification=hashlib.sha256(content).digest()))
+    monkeypatch.setattr(collect, "local_environment", lambda: machine() | {"torch": "9.9"})
+    train(
+        content, Path(mlp.__file__), bytes(32), tmp_path / "elsewhere", Key.generate(), install=lying(LIE_AT)
+    )
+    monkeypatch.undo()
+    record = Record(tmp_path / "elsewhere")
+    disputed = find_wrong(job, record)
+    if named:
+        assert disputed is not None and disputed.kind == "close"
+        assert execute(job, record, disputed, bytes(32), key.address) == (2, bytes(32))
+    else:
+        assert disputed is None
 
 
 def test_a_stored_state_that_was_changed_is_disputed(

@@ -28,7 +28,7 @@ from counterfoil.market.agents import DELIVERY, publish
 from counterfoil.market.client import NOBODY, now
 from counterfoil.run import specification
 from counterfoil.torch.demo import fresh, lying, mlp, say
-from counterfoil.torch.market import OPENS, execute, find_wrong, recipe_digest, train
+from counterfoil.torch.market import OPENS, execute, find_wrong, machine, recipe_digest, train
 
 COIN = 10**18
 PARAMETERS = Parameters(
@@ -146,6 +146,7 @@ def _post(market: Market, place: Path, seed: int) -> Job:
         "steps": STEPS,
         "checkpoint_every": 5,
         "recipe": recipe_digest(mlp.__file__),
+        "machine": machine(),
         "pins": [pin(0, "hyperparameters", "0/lr", rate)],
     }
     content = specification(spec, {"gradients": 1, "parameters": 1, "checkpoint": 5})
