@@ -3,137 +3,38 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from counterfoil import Chain, Key, Record, Run, commit_tensors, export
+from counterfoil import Record, export
 from counterfoil.contracts import Contract
 from counterfoil.errors import ChainError, InvalidInput, NotFound
-from counterfoil.market import (
-    Challenger,
-    Job,
-    Market,
-    Parameters,
-    State,
-    Terms,
-    Verifier,
-    Worker,
-    find,
-    pin,
-    why,
-)
+from counterfoil.market import Challenger, Job, Market, State, Terms, Verifier, Worker, find, pin, why
 from counterfoil.market.agents import DELIVERY, place, publish
-from counterfoil.market.client import NOBODY, now
+from counterfoil.market.client import NOBODY
 from counterfoil.market.terms import is_consistent
 from counterfoil.run import specification
 from counterfoil.testing.resign import resign
-
-COIN = 10**18
-PARAMETERS = Parameters(3, 2, 1, 3600, COIN, COIN // 1000, COIN)
-STEPS, RATE = 3, 0.05
-SPEC = specification({"seed": 1, "pins": [pin(0, "hyperparameters", "0/lr", RATE)]}, {"parameters": 1})
-OPENABLE = ("hyperparameters", "parameters", "checkpoint.parameters")
-Parties = dict[str, Key]
-
-
-@pytest.fixture
-def parties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parties:
-    monkeypatch.setenv("COUNTERFOIL_HOME", str(tmp_path / "home"))
-    names = ("requester", "worker", "other", "verifier", "challenger")
-    return {name: Key.generate(tmp_path / name) for name in names}
-
-
-def secret_of(tmp_path: Path) -> bytes:
-    return bytes.fromhex((tmp_path / "worker").read_text())
-
-
-@pytest.fixture
-def market(tmp_path: Path, parties: Parties) -> Market:
-    made = Market.deploy(Chain.dev(tmp_path / "chain"), PARAMETERS, parties["requester"])
-    for name in ("worker", "other", "verifier"):
-        made.deposit(2 * COIN, parties[name])
-    return made
-
-
-def until(moment: int) -> None:
-    while time.time() < moment:
-        time.sleep(0.05)
-
-
-def post(market: Market, parties: Parties, **changes: Any) -> Job:
-    options: dict[str, Any] = {
-        "now": now(),
-        "windows": (2, 2, 60, 60, 2),
-        "units": STEPS,
-        "reward": COIN,
-        "stake": COIN,
-        "deposit": COIN // 10,
-        "fee": COIN // 64,
-        "openable": OPENABLE,
-    }
-    return market.post(Terms.of(SPEC, **options | changes), parties["requester"])
-
-
-def record(
-    path: Path,
-    nonce: bytes,
-    key: Key,
-    *,
-    spec: bytes = SPEC,
-    rate: float = RATE,
-    steps: int = STEPS,
-    at: int = 2,
-) -> Path:
-    """A run whose numbers nobody trained; at step `at` the learning rate is `rate`."""
-    document = json.loads(spec)
-    policy, public = document.pop("policy"), document.pop("public")
-    with Run.create(path, key=key, spec=document, policy=policy, public=public, nonce=nonce) as run:
-        for step in range(1, steps + 1):
-            # Three tensors: none of them empty, one longer than a chunk, one a scalar.
-            state = {"a": np.full(700, step, np.float32), "b": np.float64(step), "c": np.arange(step)}
-            parameters = run.store(state)
-            told = {"0/lr": rate if step == at else RATE, "0/momentum": 0.9}
-            hyperparameters = commit_tensors(told, keep=True)
-            run.record_step(step, {"parameters": parameters, "hyperparameters": hyperparameters})
-        run.record_checkpoint(steps, {"parameters": parameters})
-    return path
-
-
-def accepted(market: Market, parties: Parties, **changes: Any) -> tuple[Job, bytes]:
-    job = post(market, parties, **changes)
-    market.bid(job, COIN // 2, parties["worker"])
-    until(job.terms.bidding_ends)
-    market.reveal(job, parties["worker"])
-    until(job.terms.reveal_ends)
-    return job, market.accept(job, parties["worker"])
-
-
-def submitted(market: Market, parties: Parties, path: Path, **changes: Any) -> tuple[Job, Path]:
-    told = {name: changes.pop(name) for name in ("rate", "at", "steps") if name in changes}
-    job, nonce = accepted(market, parties, **changes)
-    run = record(path, nonce, parties["worker"], **told)
-    market.submit(job, run, parties["worker"])
-    return job, run
-
-
-def held(market: Market) -> dict[str, int]:
-    """What each contract has beyond what it owes, wei."""
-    contracts = {
-        "vault": market.vault,
-        "escrow": market.escrow,
-        "challenge": market.challenge,
-        "disputes": market.disputes,
-    }
-    return {
-        name: int(market.chain.rpc("eth_getBalance", [each.address, "latest"]), 16)
-        - each.read("owed", NOBODY)
-        for name, each in contracts.items()
-    }
+from markets import (
+    COIN,
+    PARAMETERS,
+    RATE,
+    SPEC,
+    STEPS,
+    Parties,
+    accepted,
+    held,
+    play,
+    post,
+    record,
+    secret_of,
+    submitted,
+    twin,
+    until,
+)
 
 
 def test_an_honest_worker_is_paid_what_the_next_bid_asks_for(
@@ -231,13 +132,6 @@ def test_another_learning_rate_is_shown_to_the_chain(
     assert market.state(job)["state"] == State.REFUSED
     assert market.owed(parties["challenger"].address) == COIN // 2
     assert any("another value than the job pins" in line for line in why(market, job))
-
-
-def twin(tmp_path: Path, market: Market, job: Job, key: Key, **options: Any) -> Path:
-    """Another run of one nonce: on one machine the lane's key file refuses it."""
-    with pytest.MonkeyPatch.context() as elsewhere:
-        elsewhere.setenv("COUNTERFOIL_HOME", str(tmp_path / "elsewhere"))
-        return record(tmp_path / "twin", market.nonce(job), key, **options)
 
 
 CHANGES = {
@@ -344,20 +238,6 @@ def test_a_promise_is_made_once(market: Market, parties: Parties) -> None:
         market.bid(job, COIN // 2, parties["worker"])
     until(job.terms.bidding_ends)
     market.reveal(job, parties["worker"])
-
-
-def play(agents: dict[str, Any], is_over: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not is_over():
-        assert time.monotonic() < end, "the agents do not come to an end"
-        for agent in agents.values():
-            agent.tick()
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def board(tmp_path: Path) -> Path:
-    return tmp_path / "board"
 
 
 @pytest.mark.slow
