@@ -304,7 +304,7 @@ class Verifier(Agent):
     ) -> None:
         super().__init__(market, key, board, say)
         self._execute = execute
-        self._tried: set[tuple[bytes, int]] = set()
+        self._found: dict[tuple[bytes, int], tuple[int, bytes] | None] = {}
         self._enlisted = 0
 
     def tick(self) -> None:
@@ -330,25 +330,31 @@ class Verifier(Agent):
             for name in ("Committed", "Voted")
         }
         if key[1] not in told["Committed"]:
-            if now() < round["commitEnds"] and key not in self._tried:
+            if now() < round["commitEnds"]:
                 self._promise(job, round)
         elif round["commitEnds"] <= now() < round["end"] and key[1] not in told["Voted"]:
             self.attempt("reveals its vote", lambda: self.market.reveal_vote(*key, self.key))
 
     def _promise(self, job: Job, round: dict[str, Any]) -> None:
-        record = self.delivered(job)
-        if record is None:
-            return
-        self._tried.add((round["id"], round["number"]))
-        receipt = record.receipts()[round["index"]]
-        found = self._execute(job, record, receipt, round["beacon"])
+        """Executes once; what came out is promised until the chain takes it."""
+        key = (round["id"], round["number"])
+        if key not in self._found:
+            record = self.delivered(job)
+            if record is None:
+                return
+            # A step whose execution raises would raise again.
+            self._found[key] = None
+            receipt = record.receipts()[round["index"]]
+            self._found[key] = self._execute(job, record, receipt, round["beacon"])
+            if self._found[key] is None:
+                self._say(f"cannot execute receipt {receipt.sequence}, and does not vote")
+        found = self._found[key]
         if found is None:
-            self._say(f"cannot execute receipt {receipt.sequence}, and does not vote")
             return
         outcome, answer = found
         said = {1: "as recorded", 2: "otherwise"}[outcome]
-        what = f"executed receipt {receipt.sequence} again, promises its vote (sealed: it came out {said})"
-        self.attempt(what, lambda: self.market.vote(round["id"], round["number"], outcome, answer, self.key))
+        what = f"executed receipt {round['index']} again, promises its vote (sealed: it came out {said})"
+        self.attempt(what, lambda: self.market.vote(*key, outcome, answer, self.key))
 
 
 class Challenger(Agent):

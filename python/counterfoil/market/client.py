@@ -15,7 +15,7 @@ from typing import Any, Self
 from counterfoil._native import Key, Receipt, Record
 from counterfoil.chain import Chain
 from counterfoil.contracts import Contract, Sent
-from counterfoil.durable import replace
+from counterfoil.durable import create
 from counterfoil.errors import InvalidInput, NotFound
 from counterfoil.market import proofs
 from counterfoil.market.terms import FIELDS, NAMES, Terms
@@ -372,20 +372,20 @@ class Market:
         What was promised cannot be changed: the first envelope may be on the chain, and must stay openable.
         """
         path = self._path(what, key)
-        if path.exists():
-            kept = self._kept(what, key)
-            before = {name: kept[name] for name in opened}
-            if before != dict(opened):
-                raise InvalidInput(
-                    "this was promised otherwise before",
-                    expected=str(before),
-                    actual=str(opened),
-                    where=str(path),
-                )
-            return bytes.fromhex(kept["salt"])
-        salt = secrets.token_bytes(32)
-        replace(path, json.dumps({**opened, "salt": salt.hex()}).encode(), mode=0o600)
-        return salt
+        if not path.exists():
+            salt = secrets.token_bytes(32)
+            create(path, json.dumps({**opened, "salt": salt.hex()}).encode(), mode=0o600)
+        # Read back: another process of the same account may have been first, and its envelope on the chain.
+        kept = self._kept(what, key)
+        before = {name: kept[name] for name in opened}
+        if before != dict(opened):
+            raise InvalidInput(
+                "this was promised otherwise before",
+                expected=str(before),
+                actual=str(opened),
+                where=str(path),
+            )
+        return bytes.fromhex(kept["salt"])
 
     def _kept(self, what: bytes, key: Key | None) -> dict[str, Any]:
         path = self._path(what, key)

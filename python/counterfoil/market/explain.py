@@ -65,8 +65,8 @@ def _ending(job: Job, found: State, worker: str, price: int) -> str:
         State.ACCEPTED: f"{worker} trains",
         State.SUBMITTED: "it can be challenged, or awaits payment",
         State.PAID: f"paid: {price} wei to {worker}, and {job.terms.reward - price} back to the requester",
-        State.REFUSED: f"refused: the reward went back to {job.requester}, less the challenger's share",
-        State.CANCELLED: "cancelled: nobody bid, accepted or submitted in time, and the money went back",
+        State.REFUSED: f"refused: the reward went back to {job.requester}, less a bounty where a panel's verdict refused it",
+        State.CANCELLED: "cancelled, by its poster or as nobody bid, accepted or submitted: reward and burn went back",
     }[found]
 
 
