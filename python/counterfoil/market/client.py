@@ -16,7 +16,7 @@ from counterfoil._native import Key, Receipt, Record
 from counterfoil.chain import Chain
 from counterfoil.contracts import Contract, Sent
 from counterfoil.durable import create
-from counterfoil.errors import InvalidInput, NotFound
+from counterfoil.errors import ChainError, InvalidInput, NotFound
 from counterfoil.market import proofs
 from counterfoil.market.terms import FIELDS, NAMES, Terms
 
@@ -145,9 +145,16 @@ class Market:
         raise NotFound(f"nobody posted the job 0x{id.hex()}", where=self.address)
 
     def state(self, job: Job) -> dict[str, Any]:
-        """Where a job stands: the members of `IJobEscrow.Job`."""
+        """Where a job stands: the members of `IJobEscrow.Job`.
+
+        Raises:
+            ChainError: The node does not answer, or names a state that there is not.
+        """
         found: dict[str, Any] = self.escrow.read("jobOf", job.id)
-        return found | {"state": State(found["state"])}
+        try:
+            return found | {"state": State(found["state"])}
+        except ValueError as none:
+            raise ChainError(f"the node's answer is none: {none}", where="jobOf") from None
 
     def stake(self, account: str) -> dict[str, int]:
         """An account's stake, wei: `free`, `locked` and `leaving`, the last until `release`, in Unix seconds."""
