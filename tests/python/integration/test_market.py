@@ -20,6 +20,7 @@ from counterfoil.run import specification
 from counterfoil.testing.resign import resign
 from markets import (
     COIN,
+    OPENABLE,
     PARAMETERS,
     RATE,
     SPEC,

@@ -31,15 +31,6 @@ from counterfoil.torch.demo import fresh, lying, mlp, say
 from counterfoil.torch.market import OPENS, execute, find_wrong, machine, recipe_digest, train
 
 COIN = 10**18
-PARAMETERS = Parameters(
-    vote=24,
-    epoch=30,
-    shortest_window=1,
-    longest_window=86_400,
-    seat=COIN,
-    fee_per_unit=COIN // 10_000,
-    issuance=COIN,
-)
 STEPS, LIE_AT = 40, 27
 REWARD, STAKE, DEPOSIT, FEE = COIN, 2 * COIN, COIN // 10, COIN // 64
 PRICES = {"honest": (40, 70), "cheat": (60, 50)}
@@ -47,7 +38,7 @@ PRICES = {"honest": (40, 70), "cheat": (60, 50)}
 VERIFIERS = ("verifier 1", "verifier 2")
 ROLES = ("honest", "cheat", *VERIFIERS, "challenger")
 """What each process is, besides the chain and the requester."""
-PATIENCE = 150.0
+PATIENCE = 300.0
 GIVEN = 10 * COIN
 """What each party begins with, wei."""
 
@@ -86,7 +77,7 @@ def main(folder: str | Path = "runs", *, anvil: bool = False) -> int:
     with _chain(place, anvil) as url:
         key = Key.device()
         give(Chain.reach(url), key)
-        market = Market.deploy(Chain.deploy(url), PARAMETERS)
+        market = Market.deploy(Chain.deploy(url), _parameters())
         say(
             f"a market on {'anvil' if anvil else 'the development chain'}: {market.address}, which nobody owns"
         )
@@ -99,6 +90,21 @@ def main(folder: str | Path = "runs", *, anvil: bool = False) -> int:
             _settle(market, jobs, list(accounts.values()), check)
         _tell(market, jobs, place, accounts)
     return 0
+
+
+def _parameters() -> Parameters:
+    """What the market is made with: its phases are as long as this machine needs to execute a step again."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import counterfoil.torch"], check=True)
+    return Parameters(
+        vote=12 + int(4 * (time.monotonic() - begin)),
+        epoch=30,
+        shortest_window=30,
+        longest_window=86_400,
+        seat=COIN,
+        fee_per_unit=COIN // 10_000,
+        issuance=COIN,
+    )
 
 
 def take_part(party: Party) -> None:
@@ -153,7 +159,7 @@ def _post(market: Market, place: Path, seed: int) -> Job:
     terms = Terms.of(
         content,
         now=now(),
-        windows=(6, 6, 6, 60, 30),
+        windows=(6, 6, 20, 120, 2 * market.parameters.vote),
         units=STEPS,
         reward=REWARD,
         stake=STAKE,
