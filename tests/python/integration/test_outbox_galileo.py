@@ -49,7 +49,7 @@ def test_the_node_refuses_what_it_advises(own_home: Path, tmp_path: Path) -> Non
     with anvil(GALILEO) as url, galileo(url) as (front, node):
         networks(own_home, {"chainId": GALILEO, "rpc": front, "confirmations": 1, "tipFloor": "0"})
         payer(tmp_path / "key", url)
-        process_ended = run_cli(own_home, "chain", "deploy", *TO, tmp_path / "key", kill_after=1.5)
+        process_ended = run_cli(own_home, "chain", "deploy", *TO, tmp_path / "key", kill_after=8)
         assert process_ended.code == -9
         assert node.refused
         why = run_cli(own_home, "chain", "status")
