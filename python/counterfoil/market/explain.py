@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from counterfoil.market.client import Job, Market, State, now
+from counterfoil.market.terms import Terms
 
 FAULTS = {
     1: "signed two receipts for one place, or two roots for one size",
@@ -27,7 +28,7 @@ def why(market: Market, job: Job) -> list[str]:
     lines += [f"{len(bids)} bids, {len(shown)} of them revealed"]
     lines += [
         f"  {each['fields']['bidder']} asked for {each['fields']['price']} wei"
-        + ("" if each["fields"]["isLeading"] else ": no better than the cheapest so far")
+        + ("" if each["fields"]["isLeading"] else _behind(terms, each["fields"]["price"]))
         for each in shown
     ]
     for event in market.escrow.events("Accepted", job.block, job=job.id):
@@ -39,6 +40,10 @@ def why(market: Market, job: Job) -> list[str]:
     if found in (State.POSTED, State.ACCEPTED, State.SUBMITTED):
         lines.append(_next(job, found, worker, state["challengeEnds"], state["open"]))
     return lines
+
+
+def _behind(terms: Terms, price: int) -> str:
+    return ": more than the reward" if price > terms.reward else ": no better than the cheapest so far"
 
 
 def _challenges(market: Market, job: Job) -> list[str]:

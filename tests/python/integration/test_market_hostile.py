@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ import pytest
 
 from counterfoil import Key, Record, export
 from counterfoil.errors import ChainError
-from counterfoil.market import Challenger, Job, Market, State, Terms, Verifier, Worker, why
+from counterfoil.market import Challenger, Job, Market, State, Verifier, Worker, why
 from counterfoil.market.agents import DELIVERY, SPECIFICATION, place, publish
 from counterfoil.market.client import now
-from counterfoil.run import specification
-from counterfoil.testing.resign import resign
-from markets import COIN, RATE, SPEC, STEPS, Parties, accepted, play, post, record, submitted, until
+from markets import COIN, OPENABLE, RATE, SPEC, Parties, accepted, play, post, submitted, until
 
 
 def nobody_trains(*_: object) -> None:
@@ -26,6 +23,7 @@ def nobody_trains(*_: object) -> None:
 
 def worker(market: Market, key: Key, board: Path, folder: Path, said: list[str], **changes: Any) -> Worker:
     options: dict[str, Any] = {"price": lambda *_: COIN // 2, "train": nobody_trains, "say": said.append}
+    options |= {"opens": OPENABLE}
     return Worker(market, key, board, folder=folder, **options | changes)
 
 
@@ -90,28 +88,6 @@ def test_one_run_that_cannot_be_examined_hides_no_other(
     assert market.state(jobs[1])["state"] == State.REFUSED, said
 
 
-@pytest.mark.parametrize("trap", ["a pin", "an openable field"])
-def test_a_worker_submits_nothing_that_would_cost_its_stake(
-    market: Market, parties: Parties, tmp_path: Path, board: Path, trap: str
-) -> None:
-    """A recipe with another rate than the pinned one, or a field that nobody keeps: half the stake is the poster's."""
-    job, _ = accepted(market, parties, openable=("parameters",) if trap == "an openable field" else ())
-    (tmp_path / "recipe.py").write_text("")
-    publish(board, job, SPEC, tmp_path / "recipe.py")
-
-    def train(content: bytes, recipe: Path, nonce: bytes, path: Path) -> None:
-        record(path, nonce, parties["worker"], rate=RATE * (2 if trap == "a pin" else 1))
-        if trap == "an openable field":
-            shutil.rmtree(path / "objects")
-
-    said: list[str] = []
-    agent = worker(market, parties["worker"], board, tmp_path / "runs", said, train=train)
-    agent.tick()
-    agent.tick()
-    assert market.state(job)["state"] == State.ACCEPTED, said
-    assert any("costs the deposit and not the stake" in line for line in said), said
-
-
 def test_a_run_that_is_delivered_late_is_examined(
     market: Market, parties: Parties, tmp_path: Path, board: Path
 ) -> None:
@@ -133,34 +109,6 @@ def test_a_run_that_is_delivered_late_is_examined(
     export(run, place(board, job) / DELIVERY, key=parties["worker"])
     agent.tick()
     assert market.state(job)["state"] == State.REFUSED, said
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("call", [{"contribution": "0x" + "11" * 32}, {"flags": 1}, {"flags": 2}])
-def test_a_step_that_its_worker_calls_other_is_refuted(tmp_path: Path, call: dict[str, Any]) -> None:
-    """A false step that is signed as shared, skipped or not replayable is compared with nothing, and was paid."""
-    torch_market = pytest.importorskip("counterfoil.torch.market")
-    recipe, key = tmp_path / "recipe.py", Key.generate(tmp_path / "key")
-    recipe.write_text("def recipe(spec): ...")
-    spec = {"recipe": torch_market.recipe_digest(recipe)}
-    content = specification(spec, {"parameters": 1})
-    terms = Terms.of(
-        content, now=0, windows=(1, 1, 1, 1, 1), units=STEPS, reward=64, stake=1, deposit=1, fee=1
-    )
-    run = record(tmp_path / "run", bytes(32), key, spec=content, recipe=recipe)
-    job, told = Job(bytes(32), key.address, terms, 0), Record(run)
-    assert torch_market.execute(job, told, told.receipts()[-1], bytes(32), key.address)[0] == 1
-
-    def change(message: dict[str, Any]) -> None:
-        if message.get("step") == "2" and "flags" in message:
-            message.update(call)
-
-    resign(run, bytes.fromhex((tmp_path / "key").read_text()), change)
-    told = Record(run)
-    close = torch_market.find_wrong(job, told)
-    assert close is not None
-    assert close.kind == "close"
-    assert torch_market.execute(job, told, close, bytes(32), key.address)[0] == 2
 
 
 def test_why_tells_a_bid_that_is_too_dear(market: Market, parties: Parties) -> None:
