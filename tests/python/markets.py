@@ -36,7 +36,7 @@ def until(moment: int) -> None:
 def post(market: Market, parties: Parties, **changes: Any) -> Job:
     options: dict[str, Any] = {
         "now": now(),
-        "windows": (2, 2, 60, 60, 2),
+        "windows": (3, 2, 60, 60, 2),
         "units": STEPS,
         "reward": COIN,
         "stake": COIN,

@@ -17,7 +17,7 @@ from counterfoil.run import specification
 
 COIN = 10**18
 PARAMETERS = Parameters(
-    vote=1,
+    vote=2,
     epoch=1,
     shortest_window=1,
     longest_window=3600,

@@ -82,7 +82,7 @@ def test_every_place_that_can_be_demanded_is_answered(
     market: Market, parties: Parties, tmp_path: Path
 ) -> None:
     """A demand that no honest worker can answer costs them their stake: numbers of any size at any receipt."""
-    job, run = submitted(market, parties, tmp_path / "run", windows=(2, 2, 60, 60, 600))
+    job, run = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 600))
     whole, fields = Record(run), ("hyperparameters", "parameters", "checkpoint.parameters")
     size = len(whole.receipts())
     generator = np.random.default_rng(1)
@@ -301,7 +301,7 @@ def test_a_run_that_is_not_delivered_is_demanded(
     market: Market, parties: Parties, tmp_path: Path, board: Path
 ) -> None:
     """A worker who is paid for weights that nobody gets, or who delivers another run than it submitted."""
-    job, _ = submitted(market, parties, tmp_path / "run", windows=(2, 2, 60, 60, 30))
+    job, _ = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 30))
     said: list[str] = []
     challenger = Challenger(
         market, parties["challenger"], board, check=lambda *_: None, grace=0.2, say=said.append

@@ -92,7 +92,7 @@ def test_a_run_that_is_delivered_late_is_examined(
     market: Market, parties: Parties, tmp_path: Path, board: Path
 ) -> None:
     """A worker who delivers its lie after the demand that it answers: nobody looked at it any more."""
-    job, run = submitted(market, parties, tmp_path / "run", rate=RATE * 2, windows=(2, 2, 60, 60, 60))
+    job, run = submitted(market, parties, tmp_path / "run", rate=RATE * 2, windows=(3, 2, 60, 60, 60))
     place(board, job).mkdir(parents=True)
     said: list[str] = []
 
@@ -157,7 +157,7 @@ def test_a_vote_that_the_node_did_not_take_is_promised_again(
     """A node that does not answer once: the verifier never voted, and the false step was upheld."""
     until((now() // 2 + 1) * 2)
     market.enlist(parties["verifier"])
-    job, run = submitted(market, parties, tmp_path / "run", windows=(2, 2, 60, 60, 60))
+    job, run = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 60))
     place(board, job).mkdir(parents=True)
     export(run, place(board, job) / DELIVERY, key=parties["worker"])
     told: list[str] = []
@@ -182,7 +182,7 @@ def test_a_clock_that_is_ahead_costs_no_stake(
     market: Market, parties: Parties, tmp_path: Path, board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker whose clock said that it was too late did not answer a demand that the chain would have taken."""
-    job, run = submitted(market, parties, tmp_path / "run", windows=(2, 2, 60, 60, 60))
+    job, run = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 60))
     folder = tmp_path / "runs"
     folder.mkdir()
     run.rename(folder / job.id.hex())
