@@ -24,7 +24,7 @@ from counterfoil.bundle import export
 from counterfoil.errors import ChainError, CounterfoilError
 from counterfoil.market import faults
 from counterfoil.market.client import Job, Market, State, now
-from counterfoil.market.terms import FIELDS, is_consistent
+from counterfoil.market.terms import FIELDS, is_consistent, is_flat
 
 SPECIFICATION, RECIPE, DELIVERY = "spec.json", "recipe.py", "run.counterfoil"
 _COPY = ".disputed.counterfoil"
@@ -239,7 +239,7 @@ class Worker(Agent):
             content = (place(self.board, job) / SPECIFICATION).read_bytes()
         except FileNotFoundError:
             return None
-        if hashlib.sha256(content).digest() != job.terms.specification:
+        if hashlib.sha256(content).digest() != job.terms.specification or not is_flat(content):
             return None
         return content if is_consistent(job.terms, json.loads(content)) else None
 

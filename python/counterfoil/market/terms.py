@@ -33,6 +33,7 @@ FIELDS = {name: number for number, name in enumerate(_STEP) if name not in _STAT
     f"checkpoint.{name}": 16 + number for number, name in enumerate(_CHECKPOINT) if name not in _STATELESS
 }
 """The states of steps and checkpoints by the numbers that the contracts use."""
+_LARGEST, _DEEPEST = 1 << 20, 128
 NAMES = {number: name for name, number in FIELDS.items()}
 
 
@@ -177,6 +178,31 @@ def pins(spec: Mapping[str, Any]) -> list[bytes]:
         ]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as refused:
         raise InvalidInput(f"these are no pins: {refused!r}", where="pins") from None
+
+
+def is_flat(content: bytes) -> bool:
+    """Whether a JSON text is as small, and nested as little, as a run's specification may be.
+
+    Python's own parser recurses on the stack: where a library has raised the limit, a stranger's brackets end the process.
+
+    Source:
+        docs/format.md, section 10; the core refuses more than 128 levels.
+    """
+    depth, is_text, is_escaped = 0, False, False
+    for byte in content[: _LARGEST + 1]:
+        if is_escaped:
+            is_escaped = False
+        elif byte == ord("\\"):
+            is_escaped = is_text
+        elif byte == ord('"'):
+            is_text = not is_text
+        elif not is_text and byte in b"[{":
+            depth += 1
+            if depth > _DEEPEST:
+                return False
+        elif not is_text and byte in b"]}":
+            depth -= 1
+    return len(content) <= _LARGEST
 
 
 def is_consistent(terms: Terms, spec: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from counterfoil.errors import ChainError
 from counterfoil.market import Challenger, Job, Market, State, Verifier, Worker, why
 from counterfoil.market.agents import DELIVERY, SPECIFICATION, place, publish
 from counterfoil.market.client import now
+from counterfoil.market.terms import is_flat
 from markets import COIN, OPENABLE, RATE, SPEC, Parties, accepted, play, post, submitted, until
 
 
@@ -25,6 +26,15 @@ def worker(market: Market, key: Key, board: Path, folder: Path, said: list[str],
     options: dict[str, Any] = {"price": lambda *_: COIN // 2, "train": nobody_trains, "say": said.append}
     options |= {"opens": OPENABLE}
     return Worker(market, key, board, folder=folder, **options | changes)
+
+
+def test_brackets_are_counted_before_they_are_parsed() -> None:
+    """Brackets in texts that count, or deep ones that do not: the parser recurses and ends the process."""
+    assert is_flat(b'{"a": "' + b"[" * 1000 + b'", "b": "\\"[", "c": ' + b"[" * 127 + b"]" * 127 + b"}")
+    assert is_flat(b"[]" * 1000)
+    assert not is_flat(b"[" * 129)
+    assert not is_flat(b'{"a":' * 129)
+    assert not is_flat(b"1" * ((1 << 20) + 1))
 
 
 @pytest.mark.parametrize(
