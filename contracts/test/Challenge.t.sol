@@ -215,8 +215,8 @@ contract ChallengeTest is MarketCase {
         Receipts.Signed memory twin = changed(foreign, 3, WORKER);
         fails(contradiction(foreign.receipts[3], twin), IChallenge.NoFault.selector);
         fails(contradiction(r.receipts[3], foreign.receipts[3]), IChallenge.NoFault.selector);
-        fails(misplaced(foreign, 3, 2), ISubmissions.NotSubmitted.selector);
-        fails(unsigned(foreign, 3), ISubmissions.NotSubmitted.selector);
+        fails(misplaced(foreign, 3, 2), IChallenge.NotSubmitted.selector);
+        fails(unsigned(foreign, 3), IChallenge.NotSubmitted.selector);
         Run memory others = recorded(OTHER, run, UNITS, Fault.None);
         fails(contradiction(others.receipts[3], changed(others, 3, OTHER)), IChallenge.NoFault.selector);
         t.stake += 1;
@@ -231,6 +231,6 @@ contract ChallengeTest is MarketCase {
         accepted(terms());
         Run memory r = recorded(WORKER, run, UNITS, Fault.Link);
         anchored(chain, r);
-        fails(misplaced(r, FAULTY, FAULTY - 1), ISubmissions.NotSubmitted.selector);
+        fails(misplaced(r, FAULTY, FAULTY - 1), IChallenge.NotSubmitted.selector);
     }
 }

@@ -79,7 +79,7 @@ contract DemandTest is MarketCase {
         fails(answer(id, one, IChallenge.Place(3, OPTIMIZER, 0, 0)), IOpenings.WrongCommitment.selector);
         fails(answer(id, one, IChallenge.Place(3, BUFFERS, 0, 0)), IOpenings.WrongCommitment.selector);
         Run memory foreign = recorded(WORKER, keccak256("run"), UNITS, Fault.None);
-        fails(answer(id, foreign, IChallenge.Place(3, GRADIENTS, 0, 1)), ISubmissions.NotSubmitted.selector);
+        fails(answer(id, foreign, IChallenge.Place(3, GRADIENTS, 0, 1)), IChallenge.NotSubmitted.selector);
         IOpenings.Opening memory changedOpening = openingOf(GRADIENTS, 0, 1);
         changedOpening.chunk[5] ^= 0x01;
         bytes memory data =

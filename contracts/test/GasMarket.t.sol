@@ -84,9 +84,8 @@ contract GasMarket is MarketCase {
         address to = address(disputes);
         bytes memory data = abi.encodeCall(IDisputes.enlist, ());
         pay("market: enlist", vm.addr(VERIFIER), to, 0, data);
-        Run memory r = submitted(t, Fault.None);
-        bytes32 id =
-            abi.decode(pay("market: dispute", CHALLENGER, to, 4 * FEE, disputeData(t, r, 2)), (bytes32));
+        submitted(t, Fault.None);
+        bytes32 id = abi.decode(pay("market: dispute", CHALLENGER, to, 4 * FEE, disputeData(t, 2)), (bytes32));
         mine();
         data = abi.encodeCall(IDisputes.draw, (id));
         pay("market: draw a panel of 3", CHALLENGER, to, 0, data);

@@ -254,7 +254,7 @@ contract JobEscrowTest is MarketCase {
         send(worker, address(escrow), 0, submit);
         fails(worker, 0, submit, only(IJobEscrow.WrongState.selector));
         owes(escrow, worker, DEPOSIT, "its deposit");
-        bytes32 id = disputed(t, r);
+        bytes32 id = disputed(t);
         data = abi.encodeCall(IJobEscrow.finalise, (job, t));
         early(CHALLENGER, data, t.workEnds - 1 + WINDOW);
         fails(CHALLENGER, 0, data, abi.encodeWithSelector(IJobEscrow.StillOpen.selector, 1));

@@ -210,18 +210,14 @@ abstract contract MarketCase is RunCase {
         escrow.finalise(job, t);
     }
 
-    function disputeData(IJobEscrow.Terms memory t, Run memory r, uint256 index)
-        internal
-        view
-        returns (bytes memory)
-    {
-        return abi.encodeCall(IDisputes.dispute, (job, t, r.head, included(r, index)));
+    function disputeData(IJobEscrow.Terms memory t, uint64 index) internal view returns (bytes memory) {
+        return abi.encodeCall(IDisputes.dispute, (job, t, index));
     }
 
     /// @dev A dispute of receipt 2, by the challenger.
-    function disputed(IJobEscrow.Terms memory t, Run memory r) internal returns (bytes32 id) {
+    function disputed(IJobEscrow.Terms memory t) internal returns (bytes32 id) {
         uint256 price = disputes.bondOf(job, t);
-        bytes memory data = disputeData(t, r, 2);
+        bytes memory data = disputeData(t, 2);
         return abi.decode(send(CHALLENGER, address(disputes), price, data), (bytes32));
     }
 

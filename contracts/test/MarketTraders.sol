@@ -108,11 +108,10 @@ contract MarketTraders is MarketAccounts {
     function disputeAny(uint256 seed) private {
         bytes32 id = someJob(seed);
         if (id == 0 || material[id].length == 0 || disputesOf[id] > 3) return;
-        Run memory r = abi.decode(material[id], (Run));
         uint256 price = uint256(termsOf[id].fee) * 4 * 2 ** disputesOf[id];
         address by = any(seed, 1);
         bytes memory data =
-            abi.encodeCall(IDisputes.dispute, (id, termsOf[id], r.head, included(r, choice(seed, 2, SIZE))));
+            abi.encodeCall(IDisputes.dispute, (id, termsOf[id], uint64(choice(seed, 2, SIZE))));
         (bool succeeded, bytes memory answer_) = act(by, address(disputes), price, data);
         if (!succeeded) return;
         bytes32 game = keccak256(abi.encode(id, disputesOf[id]++));

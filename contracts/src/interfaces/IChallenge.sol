@@ -42,6 +42,8 @@ interface IChallenge is ISubmissions {
 
     /// @notice The field is not one that the job's worker must open.
     error NotOpenable(uint8 field);
+    /// @notice The receipt is not at this place of the submitted head.
+    error NotSubmitted(uint64 index);
     /// @notice The answer is for another place.
     error WrongPlace(uint64 expected, uint64 actual);
     /// @notice What was shown is no fault.

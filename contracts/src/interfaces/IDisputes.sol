@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Receipts} from "../libraries/Receipts.sol";
 import {IJobEscrow} from "./IJobEscrow.sol";
-import {IRunLedger} from "./IRunLedger.sol";
 import {ISubmissions} from "./ISubmissions.sol";
 
 /// @title What people decide about a submitted run
@@ -17,13 +15,12 @@ interface IDisputes is ISubmissions {
         Refuted
     }
 
+    /// @param index Place of the disputed receipt in the submitted log.
     /// @param epoch Whose roll of verifiers is drawn from.
-    /// @param receipt Digest of the disputed receipt.
     /// @param isAppealed Whether the second round was begun.
     /// @param verdict None until it is settled.
     struct Dispute {
         bytes32 job;
-        bytes32 receipt;
         uint64 index;
         uint64 epoch;
         bool isAppealed;
@@ -50,9 +47,7 @@ interface IDisputes is ISubmissions {
     }
 
     event Enlisted(uint64 indexed epoch, address indexed verifier, uint128 seats);
-    event Disputed(
-        bytes32 indexed job, bytes32 indexed id, address indexed by, bytes32 receipt, uint64 index
-    );
+    event Disputed(bytes32 indexed job, bytes32 indexed id, address indexed by, uint64 index);
     event Drawn(bytes32 indexed id, uint8 round, bytes32 beacon, address[] panel, uint64 commitEnds);
     event Committed(bytes32 indexed id, uint8 round, address indexed verifier);
     event Voted(bytes32 indexed id, uint8 round, address indexed verifier, Outcome outcome, bytes32 answer);
@@ -80,15 +75,14 @@ interface IDisputes is ISubmissions {
     /// @notice Puts the caller on the roll of the next epoch, with a seat for each `SEAT` of its stake.
     function enlist() external;
 
-    /// @notice Disputes a receipt of a submitted run: verifiers shall execute a step again, or look at what another
-    /// receipt says. The close receipt, which every submission shows, speaks of all of them: a run without the steps
-    /// that it was to have, or whose bodies nobody is shown, is disputed there.
-    function dispute(
-        bytes32 job,
-        IJobEscrow.Terms calldata terms,
-        IRunLedger.Head calldata head,
-        Receipts.Included calldata receipt
-    ) external payable returns (bytes32 id);
+    /// @notice Disputes the receipt at a place of the submitted log: verifiers shall execute a step again. The last
+    /// one, the close receipt, speaks of all of them, as does every place behind it: a run that lacks what it was to
+    /// have, or that nobody was given, is disputed there. So nothing of the run has to be shown here: the anchored
+    /// head says which receipt is meant, and whether there is one the verifiers see.
+    function dispute(bytes32 job, IJobEscrow.Terms calldata terms, uint64 index)
+        external
+        payable
+        returns (bytes32 id);
 
     /// @notice Draws the panel, once a block decides; until then it only names that block. Anybody can.
     function draw(bytes32 id) external returns (bytes32 beacon);

@@ -14,8 +14,6 @@ interface ISubmissions is IPurse {
     error TooLate(uint64 until);
     /// @notice There is no such dispute or demand, or it is settled.
     error Unknown(bytes32 id);
-    /// @notice The receipt is not at this place of the submitted head.
-    error NotSubmitted(uint64 index);
 
     /// @notice Seconds for each of: drawing, promising, revealing, appealing, answering.
     function VOTE() external view returns (uint64);

@@ -15,6 +15,7 @@ import {Submissions} from "./Submissions.sol";
 /// @title What the chain decides about a submitted run
 /// @notice See `IChallenge`.
 contract Challenge is IChallenge, Submissions {
+    IRunLedger private immutable LEDGER;
     IStakeVault private immutable VAULT;
 
     /// @dev Who showed the fault, and what of the job's stake is not taken yet.
@@ -27,9 +28,9 @@ contract Challenge is IChallenge, Submissions {
     mapping(bytes32 job => Conviction) private convictions;
 
     constructor(IRunLedger ledger, IStakeVault vault, IJobEscrow escrow, uint64 voteSeconds)
-        Submissions(ledger, escrow, voteSeconds, 1)
+        Submissions(escrow, voteSeconds, 1)
     {
-        VAULT = vault;
+        (LEDGER, VAULT) = (ledger, vault);
     }
 
     /// @inheritdoc IChallenge
@@ -194,6 +195,16 @@ contract Challenge is IChallenge, Submissions {
     function take(bytes32 job, address worker, bool isLocked) private {
         Conviction storage conviction = convictions[job];
         conviction.rest -= uint128(VAULT.slash(worker, conviction.rest, isLocked, conviction.by));
+    }
+
+    function includes(
+        IJobEscrow.Job memory job,
+        IRunLedger.Head calldata head,
+        Receipts.Included calldata leaf
+    ) private view {
+        bytes32 log = Receipts.logId(job.run, job.worker, 0);
+        bool isThere = job.challengeEnds != 0 && Receipts.isIncluded(LEDGER, log, job.anchor, head, leaf);
+        if (!isThere) revert NotSubmitted(leaf.index);
     }
 
     function isSigned(IJobEscrow.Job memory job, Receipts.Signed calldata signed)

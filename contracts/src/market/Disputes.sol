@@ -3,10 +3,8 @@ pragma solidity ^0.8.28;
 
 import {IDisputes} from "../interfaces/IDisputes.sol";
 import {IJobEscrow} from "../interfaces/IJobEscrow.sol";
-import {IRunLedger} from "../interfaces/IRunLedger.sol";
 import {IStakeVault} from "../interfaces/IStakeVault.sol";
 import {Beacons} from "../libraries/Beacons.sol";
-import {Receipts} from "../libraries/Receipts.sol";
 import {Sortition} from "../libraries/Sortition.sol";
 import {Submissions} from "./Submissions.sol";
 
@@ -40,14 +38,9 @@ contract Disputes is IDisputes, Submissions {
     mapping(bytes32 id => Beacons.Beacon[2]) private beacons;
     mapping(bytes32 id => mapping(uint8 round => mapping(address verifier => Vote))) private votes;
 
-    constructor(
-        IRunLedger ledger,
-        IStakeVault vault,
-        IJobEscrow escrow,
-        uint64 voteSeconds,
-        uint64 epochSeconds,
-        uint128 seat
-    ) Submissions(ledger, escrow, voteSeconds, PANEL + 1) {
+    constructor(IStakeVault vault, IJobEscrow escrow, uint64 voteSeconds, uint64 epochSeconds, uint128 seat)
+        Submissions(escrow, voteSeconds, PANEL + 1)
+    {
         (VAULT, EPOCH, SEAT) = (vault, epochSeconds, seat);
     }
 
@@ -81,23 +74,20 @@ contract Disputes is IDisputes, Submissions {
     }
 
     /// @inheritdoc IDisputes
-    function dispute(
-        bytes32 job,
-        IJobEscrow.Terms calldata terms,
-        IRunLedger.Head calldata head,
-        Receipts.Included calldata receipt
-    ) external payable returns (bytes32 id) {
-        IJobEscrow.Job memory known = open(job, terms);
+    function dispute(bytes32 job, IJobEscrow.Terms calldata terms, uint64 index)
+        external
+        payable
+        returns (bytes32 id)
+    {
+        open(job, terms);
         uint64 epoch = uint64(block.timestamp) / EPOCH;
         if (rolls[epoch].total() == 0) revert NobodyEnlisted(epoch);
         id = bond(job, terms);
-        includes(known, head, receipt);
         Dispute storage game = disputes[id];
         game.job = job;
-        game.receipt = Receipts.digestOf(receipt.receipt.typeHash, receipt.receipt.body);
-        (game.index, game.epoch) = (receipt.index, epoch);
+        (game.index, game.epoch) = (index, epoch);
         begin(id, 0);
-        emit Disputed(job, id, msg.sender, game.receipt, receipt.index);
+        emit Disputed(job, id, msg.sender, index);
     }
 
     /// @inheritdoc IDisputes

@@ -47,7 +47,7 @@ contract Market is IMarket {
             ledger, VAULT, SORTITION, challenge, disputes, p.feePerUnit, p.shortestWindow, p.longestWindow
         );
         CHALLENGE = new Challenge(ledger, VAULT, ESCROW, p.vote);
-        DISPUTES = new Disputes(ledger, VAULT, ESCROW, p.vote, p.epoch, p.seat);
+        DISPUTES = new Disputes(VAULT, ESCROW, p.vote, p.epoch, p.seat);
         assert(address(ESCROW) == escrow && address(CHALLENGE) == challenge);
         assert(address(DISPUTES) == disputes);
         emit Opened(ledger, p);

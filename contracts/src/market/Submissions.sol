@@ -2,15 +2,12 @@
 pragma solidity ^0.8.28;
 
 import {IJobEscrow} from "../interfaces/IJobEscrow.sol";
-import {IRunLedger} from "../interfaces/IRunLedger.sol";
 import {ISubmissions} from "../interfaces/ISubmissions.sol";
-import {Receipts} from "../libraries/Receipts.sol";
 import {Purse} from "./Purse.sol";
 
 /// @title What disputes and demands have in common
 /// @notice See `ISubmissions`.
 abstract contract Submissions is ISubmissions, Purse {
-    IRunLedger internal immutable LEDGER;
     IJobEscrow internal immutable ESCROW;
     /// @inheritdoc ISubmissions
     uint64 public immutable VOTE;
@@ -20,8 +17,8 @@ abstract contract Submissions is ISubmissions, Purse {
     /// @dev How many were made on a job.
     mapping(bytes32 job => uint256) private made;
 
-    constructor(IRunLedger ledger, IJobEscrow escrow, uint64 voteSeconds, uint256 fees) {
-        (LEDGER, ESCROW, VOTE, FEES) = (ledger, escrow, voteSeconds, fees);
+    constructor(IJobEscrow escrow, uint64 voteSeconds, uint256 fees) {
+        (ESCROW, VOTE, FEES) = (escrow, voteSeconds, fees);
     }
 
     /// @inheritdoc ISubmissions
@@ -57,16 +54,6 @@ abstract contract Submissions is ISubmissions, Purse {
         if (known.state != IJobEscrow.State.Submitted || block.timestamp >= known.challengeEnds) {
             revert NotChallengeable(job);
         }
-    }
-
-    function includes(
-        IJobEscrow.Job memory job,
-        IRunLedger.Head calldata head,
-        Receipts.Included calldata leaf
-    ) internal view {
-        bytes32 log = Receipts.logId(job.run, job.worker, 0);
-        bool isThere = job.challengeEnds != 0 && Receipts.isIncluded(LEDGER, log, job.anchor, head, leaf);
-        if (!isThere) revert NotSubmitted(leaf.index);
     }
 
     function pay(uint256 expected) internal view {

@@ -9,7 +9,6 @@ The price is the same for the honest, who have to lock it to dispute late: docs/
 from dataclasses import dataclass
 from pathlib import Path
 
-from counterfoil import Record
 from counterfoil.attacks.markets import COIN, REWARD, Work, disputed, opened, party, refused, submitted
 from counterfoil.market import Market
 
@@ -43,14 +42,14 @@ def undefended(case: Flood) -> str | None:
 
 def defended(case: Flood) -> str | None:
     """Disputes on the chain until the money is spent."""
-    market, record = case.work.market, Record(case.work.path)
-    griefer, rest = party(market), case.budget
+    market, rest = case.work.market, case.budget
+    griefer = party(market)
     for number in range(case.wanted):
         price = _price(market, case.work)
         if price > rest:
             return f"dispute {number + 2} costs {price / COIN:g} coins: all is spent"
         rest -= price
-        told = refused(lambda: market.dispute(case.work.job, record, record.receipts()[1], griefer))
+        told = refused(lambda: market.dispute(case.work.job, 1, griefer))
         if told:
             return told
     return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from counterfoil import Chain, Key, Record, Run, commit_tensors
+from counterfoil import Chain, Key, Run, commit_tensors
 from counterfoil.errors import ChainError
 from counterfoil.market import Job, Market, Parameters, Terms
 from counterfoil.run import specification
@@ -52,9 +52,9 @@ class Work:
     path: Path
 
 
-def opened(folder: Path) -> Market:
-    """A market on a chain in this folder."""
-    return Market.deploy(Chain.dev(folder / "chain"), PARAMETERS)
+def opened(folder: Path, **changes: int) -> Market:
+    """A market on a chain in this folder, with other parameters where they are named."""
+    return Market.deploy(Chain.dev(folder / "chain"), replace(PARAMETERS, **changes))
 
 
 def party(market: Market, stake: int = 0) -> Key:
@@ -127,7 +127,7 @@ def finalised(work: Work) -> None:
 
 def disputed(work: Work, verifiers: list[Key], by: Key | None = None) -> bytes:
     """Enlists verifiers and, in the epoch of their roll, disputes the run's first step. Returns the dispute's name."""
-    market, found, by = work.market, Record(work.path), by or party(work.market)
+    market, by = work.market, by or party(work.market)
     for _ in _PATIENCE:
         _wait_for_room()
         sent = [market.enlist(key) for key in verifiers]
@@ -136,7 +136,7 @@ def disputed(work: Work, verifiers: list[Key], by: Key | None = None) -> bytes:
             continue
         until(epochs.pop() * PARAMETERS.epoch)
         try:
-            return market.dispute(work.job, found, found.receipts()[1], by)
+            return market.dispute(work.job, 1, by)
         except ChainError:
             continue
     raise AssertionError("an epoch is over before a transaction is made: this machine is too slow")

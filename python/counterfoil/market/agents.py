@@ -39,6 +39,12 @@ def publish(board: Path, job: Job, specification: bytes, recipe: str | os.PathLi
     (folder / SPECIFICATION).write_bytes(specification)
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Tells a file from another one in its place."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def place(board: Path, job: Job) -> Path:
     """Where a job's files lie."""
     return board / job.id.hex()
@@ -183,6 +189,7 @@ class Worker(Agent):
         super().__init__(market, key, board, say)
         self._folder, self._price, self._train = folder, price, train
         self._opens = sum(1 << FIELDS[field] for field in set(opens))
+        self._delivered: dict[bytes, tuple[int, int]] = {}
 
     def tick(self) -> None:
         """Does what is due, once; trains where a job was accepted."""
@@ -266,11 +273,13 @@ class Worker(Agent):
         partial = target.with_suffix(".partial")
         export(path, partial, key=self.key)
         partial.replace(target)
+        self._delivered[job.id] = _stamp(target)
         self._say("delivers the run")
 
     def _answer(self, job: Job) -> None:
-        path = self._folder / job.id.hex()
-        if not (place(self.board, job) / DELIVERY).exists():
+        path, target = self._folder / job.id.hex(), place(self.board, job) / DELIVERY
+        # Somebody may have taken it away, or laid something else into its place.
+        if not target.exists() or _stamp(target) != self._delivered.get(job.id):
             self._deliver(job, path)
         for event in self.market.challenge.events("Demanded", job.block, job=job.id):
             id = event["fields"]["id"]
@@ -286,6 +295,8 @@ class Worker(Agent):
 
 class Verifier(Agent):
     """Sits on panels: executes disputed steps again, promises its vote and reveals it.
+
+    It votes against a run that is not delivered when half of the time for promises is over.
 
     Args:
         market, key, board, say: As of `Agent`.
@@ -341,30 +352,37 @@ class Verifier(Agent):
         key = (round["id"], round["number"])
         if key not in self._found:
             record = self.delivered(job)
-            if record is None:
+            if record is not None:
+                # A step whose execution raises would raise again.
+                self._found[key] = None
+                receipts = record.receipts()
+                receipt = receipts[min(round["index"], len(receipts) - 1)]
+                self._found[key] = self._execute(job, record, receipt, round["beacon"])
+                if self._found[key] is None:
+                    self._say(f"cannot execute receipt {receipt.sequence}, and does not vote")
+            elif now() + max(1, self.market.parameters.vote // 2) < round["commitEnds"]:
                 return
-            # A step whose execution raises would raise again.
-            self._found[key] = None
-            receipt = record.receipts()[round["index"]]
-            self._found[key] = self._execute(job, record, receipt, round["beacon"])
-            if self._found[key] is None:
-                self._say(f"cannot execute receipt {receipt.sequence}, and does not vote")
+            else:
+                self._say("the run was not delivered")
+                self._found[key] = (2, bytes(32))
         found = self._found[key]
         if found is None:
             return
         outcome, answer = found
         said = {1: "as recorded", 2: "otherwise"}[outcome]
-        what = f"executed receipt {round['index']} again, promises its vote (sealed: it came out {said})"
+        what = f"judged receipt {round['index']}, promises its vote (sealed: {said})"
         self.attempt(what, lambda: self.market.vote(*key, outcome, answer, self.key))
 
 
 class Challenger(Agent):
-    """Looks through submitted runs: proves faults to the chain, disputes wrong steps, demands what was not delivered.
+    """Looks through submitted runs: proves faults to the chain, disputes wrong steps and what was not delivered.
+
+    A run that was not delivered when a third of its challenge window is over is disputed, and a kilobyte of its result
+    demanded.
 
     Args:
         market, key, board, say: As of `Agent`.
         check: Looks through a delivered run: the receipt to dispute, a step or the close; None if it finds none.
-        grace: Seconds after which a run that was not delivered is demanded.
     """
 
     def __init__(
@@ -374,15 +392,12 @@ class Challenger(Agent):
         board: Path,
         *,
         check: Callable[[Job, Record], Receipt | None],
-        grace: float = 5.0,
         say: Callable[[str], None] = print,
     ) -> None:
         super().__init__(market, key, board, say)
-        self._check, self._grace = check, grace
-        self._seen: dict[bytes, float] = {}
+        self._check = check
         self._found: dict[bytes, tuple[str, Callable[[], Any] | None]] = {}
         self._examined: set[bytes] = set()
-        self._demanded: set[bytes] = set()
 
     def tick(self) -> None:
         """Examines each submitted run once, and brings its own disputes and demands to their end."""
@@ -391,28 +406,25 @@ class Challenger(Agent):
         self.claim()
 
     def _watch(self, job: Job) -> None:
-        if job.id not in self._examined and self.market.state(job)["state"] == State.SUBMITTED:
-            self._examine(job)
+        if job.id in self._examined:
+            return
+        state = self.market.state(job)
+        if state["state"] == State.SUBMITTED:
+            self._examine(job, state["challengeEnds"])
 
     def _end(self, job: Job) -> None:
         if self.market.state(job)["open"]:
             self.tend(job)
             self._expire(job)
 
-    def _examine(self, job: Job) -> None:
+    def _examine(self, job: Job, ends: int) -> None:
         """Looks through a run once; what it finds is tried until the chain takes it."""
         if job.id not in self._found:
-            if self.market.disputes.events("Disputed", job.block, job=job.id, by=self.key.address):
-                # Of this agent, before it was started anew.
-                self._examined.add(job.id)
-                return
             record = self._copied(job)
             if record is None:
-                first = self._seen.setdefault(job.id, time.monotonic())
-                if time.monotonic() - first > self._grace and job.id not in self._demanded:
-                    # What is delivered behind the demand is still to be looked through.
-                    self._demanded.add(job.id)
-                    self._demand(job)
+                if ends - job.terms.challenge_window * 2 / 3 <= now() < ends:
+                    self._miss(job)
+                # What is delivered later is still to be looked through.
                 return
             self._found[job.id] = self._act(job, record)
         what, act = self._found[job.id]
@@ -434,30 +446,37 @@ class Challenger(Agent):
         fault = faults.find(job, record)
         if fault is not None:
             return f"shows the chain a fault: {fault[0]}", lambda: self.market.prove(job, fault, self.key)
+        if self._has_disputed(job):
+            return "has disputed it already", None
         step = self._check(job, record)
         if step is None:
             with contextlib.suppress(OSError):
                 Path(record.path).unlink()
             return "finds nothing to dispute", None
         what = f"disputes step {step.fields['step']}" if step.kind == "step" else "disputes the whole run"
-        return what, lambda: self.market.dispute(job, record, step, self.key)
+        index = [each.digest for each in record.receipts()].index(step.digest)
+        return what, lambda: self.market.dispute(job, index, self.key)
 
-    def _demand(self, job: Job) -> None:
-        """Demands a kilobyte of the result that was not delivered: the checkpoint directly before the end."""
-        if not job.terms.openable >> FIELDS["checkpoint.parameters"] & 1:
-            self._say("the run was not delivered, and the job lets nobody demand its result")
-            return
-        if self.market.challenge.events("Demanded", job.block, job=job.id):
-            # Another one would cost twice as much, and bring no more.
-            return
-        submitted = self.market.escrow.events("Submitted", job.block, job=job.id)[-1]
+    def _miss(self, job: Job) -> None:
+        """Disputes a run that was not delivered, and demands a kilobyte of its result, the checkpoint before its end.
+
+        Whoever does not answer the demand loses the stake; whoever answers and delivers nothing, the reward.
+        """
+        (submitted,) = self.market.escrow.events("Submitted", job.block, job=job.id)
         size = submitted["fields"]["size"]
-        entry, chunk = secrets.randbits(64), secrets.randbits(64)
-        place = (size - 2, "checkpoint.parameters", entry, chunk)
-        self.attempt(
-            "the run was not delivered: demands a kilobyte of its result",
-            lambda: self.market.demand(job, place, self.key),
-        )
+        if not self._has_disputed(job):
+            dispute = partial(self.market.dispute, job, size - 1, self.key)
+            self.attempt("the run was not delivered: disputes it", dispute)
+        is_openable = job.terms.openable >> FIELDS["checkpoint.parameters"] & 1
+        # A second one would cost twice as much, and bring no more.
+        if is_openable and not self.market.challenge.events("Demanded", job.block, job=job.id):
+            place = (size - 2, "checkpoint.parameters", secrets.randbits(64), secrets.randbits(64))
+            demand = partial(self.market.demand, job, place, self.key)
+            self.attempt("the run was not delivered: demands a kilobyte of its result", demand)
+
+    def _has_disputed(self, job: Job) -> bool:
+        """Whether the chain has a dispute of this agent, maybe from before it was started anew."""
+        return bool(self.market.disputes.events("Disputed", job.block, job=job.id, by=self.key.address))
 
     def _expire(self, job: Job) -> None:
         for event in self.market.challenge.events("Demanded", job.block, job=job.id, by=self.key.address):

@@ -276,11 +276,18 @@ class Market:
         """Puts the payer on the next epoch's roll of verifiers."""
         return self.disputes.send("enlist", key=key)
 
-    def dispute(self, job: Job, record: Record, step: Receipt, key: Key | None = None) -> bytes:
-        """Disputes a step of a submitted run: verifiers shall execute it again. Returns the dispute's name."""
-        price = self.disputes.read("bondOf", job.id, job.terms.encoded())
-        head, step_ = self._shown(record, step)
-        sent = self.disputes.send("dispute", job.id, job.terms.encoded(), head, step_, value=price, key=key)
+    def dispute(self, job: Job, index: int, key: Key | None = None) -> bytes:
+        """Disputes a step of a submitted run: verifiers shall execute it again. Returns the dispute's name.
+
+        Args:
+            job: A submitted job.
+            index: Place of the step's receipt in the submitted log; that of the close receipt, or any behind it, for the
+                whole run: one that was not delivered, lacks what it was to have, or is not the job's.
+            key: Who pays the bond.
+        """
+        encoded = job.terms.encoded()
+        price = self.disputes.read("bondOf", job.id, encoded)
+        sent = self.disputes.send("dispute", job.id, encoded, index, value=price, key=key)
         return self._named(sent, "Disputed")
 
     def appeal(self, job: Job, dispute: bytes, key: Key | None = None) -> Sent:

@@ -52,8 +52,8 @@ def _challenges(market: Market, job: Job) -> list[str]:
         told = event["fields"]
         lines.append(f"receipt {told['index']} was disputed by {told['by']}")
         for vote in market.disputes.events("Voted", job.block, id=told["id"]):
-            said = {1: "came out as recorded", 2: "came out otherwise"}[vote["fields"]["outcome"]]
-            lines.append(f"  {vote['fields']['verifier']} executed it again: it {said}")
+            said = {1: "as recorded", 2: "otherwise, or not delivered"}[vote["fields"]["outcome"]]
+            lines.append(f"  {vote['fields']['verifier']} executed it again, and voted: {said}")
         for settled in market.disputes.events("Settled", job.block, id=told["id"]):
             verdict = {1: "upheld", 2: "refuted"}[settled["fields"]["verdict"]]
             lines.append(f"  attested: {verdict}. That is the panel's word, and slashes nobody")

@@ -88,7 +88,7 @@ NAMED = {
     "lazy-verifier-that-copies": "WrongVote",
     "flooding-disputes": "dispute 5 costs 1 coins",
     "unbond-before-slash": "2 coins are slashed of what leaves",
-    "undelivered-result": "the demand expired",
+    "undelivered-result": "the panel was given no run",
 } | dict.fromkeys(
     ["free-riding-with-zeros", "free-riding-with-noise", "copied-gradients", "copied-gradients-with-noise", "label-flip",
      "backdoor", "scaled-contribution", "sign-flip", "little-is-enough"],
@@ -266,8 +266,8 @@ def test_tools_of_a_market_without_the_defence_refuse_what_is_gross(tmp_path: Pa
     assert "holds the stake" in str(unbond_before_slash.undefended(unbond_before_slash.Leaving(work, other)))
     willing = requester_who_refuses_to_pay.Result(work, True)
     assert "paid" in str(requester_who_refuses_to_pay.undefended(willing))
-    demanded = undelivered_result.Demanded(work, bytes(32), False)
-    assert "nothing is submitted" in str(undelivered_result.undefended(demanded))
+    answered = undelivered_result.Answered(work, bytes(32), tmp_path, key)
+    assert "the demand is open" in str(undelivered_result.undefended(answered))
 
 
 def test_a_live_roll_is_still_a_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

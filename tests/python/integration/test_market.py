@@ -301,11 +301,9 @@ def test_a_run_that_is_not_delivered_is_demanded(
     market: Market, parties: Parties, tmp_path: Path, board: Path
 ) -> None:
     """A worker who is paid for weights that nobody gets, or who delivers another run than it submitted."""
-    job, _ = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 30))
+    job, _ = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 15))
     said: list[str] = []
-    challenger = Challenger(
-        market, parties["challenger"], board, check=lambda *_: None, grace=0.2, say=said.append
-    )
+    challenger = Challenger(market, parties["challenger"], board, check=lambda *_: None, say=said.append)
     folder = place(board, job)
     folder.mkdir(parents=True)
     other = twin(tmp_path, market, job, parties["worker"], rate=0.1, at=1)

@@ -19,6 +19,7 @@ from counterfoil.attacks.markets import COIN, SPEC, STAKE, Work
 from counterfoil.bundle import export
 from counterfoil.market import Challenger, Job, Market, State, Terms, Verifier, Worker, find, pin
 from counterfoil.market.agents import DELIVERY, SPECIFICATION, place
+from counterfoil.market.client import now
 from counterfoil.market.terms import FIELDS
 from counterfoil.run import specification
 from counterfoil.testing.resign import resign
@@ -40,13 +41,16 @@ def deliver(work: Work, board: Path, steps: list[int] | None = None) -> Record:
 
 
 @pytest.mark.usefixtures("own_home")
-def test_a_challenger_looks_through_what_is_delivered_late(tmp_path: Path) -> None:
+def test_a_challenger_looks_through_what_is_delivered_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A challenger that stumbles over half a delivery, or that looks no more once it has demanded a kilobyte."""
     market, board = markets.opened(tmp_path), tmp_path / "board"
     work, key = markets.submitted(market, tmp_path), markets.party(market)
     looked: list[bytes] = []
+    monkeypatch.setattr("counterfoil.market.agents.now", lambda: now() + 1300)
     challenger = Challenger(
-        market, key, board, check=lambda job, _: looked.append(job.id), grace=0, say=lambda _: None
+        market, key, board, check=lambda job, _: looked.append(job.id), say=lambda _: None
     )
     assert find(work.job, deliver(work, board, steps=[1])) is None
     for _ in range(2):
@@ -78,9 +82,7 @@ def test_a_challenger_that_is_started_again_does_not_dispute_again(tmp_path: Pat
     markets.disputed(work, [verifier], key)
     market.enlist(verifier)
     markets.until(int(time.time()) + 1)
-    again = Challenger(
-        market, key, board, check=lambda _, record: record.receipts()[1], grace=0, say=lambda _: None
-    )
+    again = Challenger(market, key, board, check=lambda _, record: record.receipts()[1], say=lambda _: None)
     again.tick()
     assert len(market.disputes.events("Disputed", job=work.job.id)) == 1
 

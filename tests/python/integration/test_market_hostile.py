@@ -99,16 +99,16 @@ def test_one_run_that_cannot_be_examined_hides_no_other(
 
 
 def test_a_run_that_is_delivered_late_is_examined(
-    market: Market, parties: Parties, tmp_path: Path, board: Path
+    market: Market, parties: Parties, tmp_path: Path, board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker who delivers its lie after the demand that it answers: nobody looked at it any more."""
     job, run = submitted(market, parties, tmp_path / "run", rate=RATE * 2, windows=(3, 2, 60, 60, 60))
     place(board, job).mkdir(parents=True)
     said: list[str] = []
+    monkeypatch.setattr("counterfoil.market.agents.now", lambda: now() + 25)
 
     def challenger() -> Challenger:
-        key = parties["challenger"]
-        return Challenger(market, key, board, check=lambda *_: None, grace=0, say=said.append)
+        return Challenger(market, parties["challenger"], board, check=lambda *_: None, say=said.append)
 
     agent = challenger()
     for each in (agent, agent, challenger(), challenger()):
@@ -119,6 +119,43 @@ def test_a_run_that_is_delivered_late_is_examined(
     export(run, place(board, job) / DELIVERY, key=parties["worker"])
     agent.tick()
     assert market.state(job)["state"] == State.REFUSED, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_that_nobody_is_given_is_not_paid(
+    market: Market, parties: Parties, tmp_path: Path, board: Path, is_there: bool
+) -> None:
+    """A worker who answers each demand and keeps the run to itself is paid; or one whose delivery somebody spoils is not."""
+    until((now() // 2 + 1) * 2)
+    job, run = submitted(market, parties, tmp_path / "run", windows=(3, 2, 60, 60, 15))
+    folder, said = tmp_path / "runs", list[str]()
+    folder.mkdir()
+    run.rename(folder / job.id.hex())
+    run = folder / job.id.hex()
+    place(board, job).mkdir(parents=True)
+    (place(board, job) / DELIVERY).write_bytes(b"something else")
+    options: dict[str, Any] = {"say": said.append}
+    agents: dict[str, Any] = {
+        "verifier": Verifier(
+            market, parties["verifier"], board, execute=lambda *_: (1, bytes(32)), **options
+        ),
+        "challenger": Challenger(market, parties["challenger"], board, check=lambda *_: None, **options),
+    }
+
+    def is_disputed() -> bool:
+        demands = market.challenge.events("Demanded", job=job.id)
+        return bool(demands and market.disputes.events("Disputed", job=job.id))
+
+    play(agents, is_disputed)
+    (demand,) = market.challenge.events("Demanded", job=job.id)
+    market.answer(job, demand["fields"]["id"], Record(run), parties["worker"])
+    if is_there:
+        agents["worker"] = worker(market, parties["worker"], board, folder, said)
+    play(agents, lambda: market.state(job)["state"] in (State.PAID, State.REFUSED))
+    assert market.state(job)["state"] == (State.PAID if is_there else State.REFUSED), said
+    assert market.stake(parties["worker"].address)["free"] == 2 * COIN
+    assert any("otherwise, or not delivered" in line for line in why(market, job)) != is_there
 
 
 def test_why_tells_a_bid_that_is_too_dear(market: Market, parties: Parties) -> None:
@@ -174,7 +211,7 @@ def test_a_vote_that_the_node_did_not_take_is_promised_again(
     agent = Verifier(market, parties["verifier"], board, execute=lambda *_: (2, bytes(32)), say=told.append)
     agent.tick()
     until((now() // 2 + 1) * 2)
-    market.dispute(job, Record(run), Record(run).receipts()[3], parties["challenger"])
+    market.dispute(job, 3, parties["challenger"])
     vote, failed = market.vote, []
 
     def once(*arguments: Any) -> Any:
