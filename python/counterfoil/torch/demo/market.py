@@ -39,6 +39,8 @@ VERIFIERS = ("verifier 1", "verifier 2")
 ROLES = ("honest", "cheat", *VERIFIERS, "challenger")
 """What each process is, besides the chain and the requester."""
 PATIENCE = 300.0
+BIDS = (6, 6)
+"""Seconds in which bids are made, and revealed."""
 GIVEN = 10 * COIN
 """What each party begins with, wei."""
 
@@ -85,6 +87,7 @@ def main(folder: str | Path = "runs", *, anvil: bool = False) -> int:
         with _processes(place, url, market.address) as check:
             for role in ROLES:
                 accounts[role] = _await(_home(place, role) / "address", check).read_text()
+            _wait_for_a_panel(market)
             jobs = [_post(market, place, seed) for seed in (1, 2)]
             say("two jobs are posted: the same training from two seeds, up to a coin each")
             _settle(market, jobs, list(accounts.values()), check)
@@ -143,6 +146,15 @@ def give(chain: Chain, key: Key) -> None:
     chain.rpc("anvil_setBalance", [key.address, hex(GIVEN)])
 
 
+def _wait_for_a_panel(market: Market) -> None:
+    """Returns when all verifiers will be on the roll once the bids are revealed: a roll is fixed before its epoch."""
+    first: dict[str, int] = {}
+    for event in market.disputes.events("Enlisted"):
+        first.setdefault(event["fields"]["verifier"], event["fields"]["epoch"])
+    begins = max(first.values(), default=0) * market.parameters.epoch
+    time.sleep(max(0, begins - sum(BIDS) - now()))
+
+
 def _post(market: Market, place: Path, seed: int) -> Job:
     rate = 0.05
     spec = {
@@ -159,7 +171,7 @@ def _post(market: Market, place: Path, seed: int) -> Job:
     terms = Terms.of(
         content,
         now=now(),
-        windows=(6, 6, 20, 120, 2 * market.parameters.vote),
+        windows=(*BIDS, 20, 120, 2 * market.parameters.vote),
         units=STEPS,
         reward=REWARD,
         stake=STAKE,
