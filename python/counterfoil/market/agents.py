@@ -114,9 +114,8 @@ class Agent:
             dispute = self.market.disputes.read("disputeOf", id)
             if dispute["verdict"]:
                 continue
-            rounds_ = [self.market.disputes.read("roundOf", id, number) for number in (0, 1)]
             number = int(dispute["isAppealed"])
-            round = rounds_[number]
+            round = self.market.disputes.read("roundOf", id, number)
             vote = self.market.parameters.vote
             is_drawn = any(round["beacon"])
             end = round["revealEnds"] if is_drawn else round["drawEnds"]
@@ -124,8 +123,29 @@ class Agent:
                 self._draw(id, begun)
             elif now() >= end + (0 if number else vote):
                 self.attempt("settles a dispute", partial(self.market.settle, job, id, self.key))
-            rounds.append({"id": id, "number": number, "index": dispute["index"], "end": end} | round)
+            rounds.append({"id": id, "number": number, "end": end} | dispute | round)
         return rounds
+
+    def appeal(self, job: Job, round: dict[str, Any], wanted: int) -> None:
+        """Asks a larger panel where the first one found otherwise than `wanted`, 1 upheld or 2 refuted.
+
+        Not where nobody is left on the roll who could be drawn: what is asked then is lost.
+        """
+        is_due = round["end"] <= now() < round["end"] + self.market.parameters.vote
+        if round["number"] or not is_due:
+            return
+        votes = self.market.disputes.events("Voted", job.block, id=round["id"])
+        outcomes = [each["fields"]["outcome"] for each in votes]
+        # What nobody showed to be wrong is upheld.
+        found = 2 if outcomes.count(2) > outcomes.count(1) else 1
+        roll = self.market.disputes.events("Enlisted", epoch=round["epoch"])
+        worker = self.market.state(job)["worker"]
+        barred = {
+            each.lower() for each in (job.requester, worker, round["by"], self.key.address, *round["panel"])
+        }
+        is_left = any(each["fields"]["verifier"].lower() not in barred for each in roll)
+        if found != wanted and is_left:
+            self.attempt("appeals to a larger panel", partial(self.market.appeal, job, round["id"], self.key))
 
     def _draw(self, id: bytes, begun: int) -> None:
         # A development chain has no blocks but those of its transactions: the first call makes the one that decides.
@@ -163,7 +183,7 @@ class Agent:
 
 
 class Worker(Agent):
-    """Bids for jobs, trains, submits, delivers, answers demands and collects.
+    """Bids for jobs, trains, submits, delivers, answers demands, appeals and collects.
 
     Args:
         market, key, board, say: As of `Agent`.
@@ -205,6 +225,9 @@ class Worker(Agent):
             self._work(job)
         elif is_mine and state["state"] == State.SUBMITTED:
             self._answer(job)
+            if state["open"]:
+                for round in self.tend(job):
+                    self.appeal(job, round, 1)
             if now() >= state["challengeEnds"] and not state["open"]:
                 self.attempt("has its work paid", partial(self.market.finalise, job, self.key))
 
@@ -378,7 +401,7 @@ class Challenger(Agent):
     """Looks through submitted runs: proves faults to the chain, disputes wrong steps and what was not delivered.
 
     A run that was not delivered when a third of its challenge window is over is disputed, and a kilobyte of its result
-    demanded.
+    demanded. It appeals where a panel upholds what it found wrong itself.
 
     Args:
         market, key, board, say: As of `Agent`.
@@ -414,7 +437,11 @@ class Challenger(Agent):
 
     def _end(self, job: Job) -> None:
         if self.market.state(job)["open"]:
-            self.tend(job)
+            for round in self.tend(job):
+                # In a run that it was not given it found nothing.
+                _, act = self._found.get(job.id, ("", None))
+                if act is not None and round["by"].lower() == self.key.address.lower():
+                    self.appeal(job, round, 2)
             self._expire(job)
 
     def _examine(self, job: Job, ends: int) -> None:

@@ -18,7 +18,7 @@ from counterfoil.attacks import markets
 from counterfoil.attacks.markets import COIN, SPEC, STAKE, Work
 from counterfoil.bundle import export
 from counterfoil.market import Challenger, Job, Market, State, Terms, Verifier, Worker, find, pin
-from counterfoil.market.agents import DELIVERY, SPECIFICATION, place
+from counterfoil.market.agents import DELIVERY, SPECIFICATION, Agent, place
 from counterfoil.market.client import now
 from counterfoil.market.terms import FIELDS
 from counterfoil.run import specification
@@ -159,6 +159,43 @@ def test_a_delivery_that_is_taken_back_is_still_judged(tmp_path: Path) -> None:
     found = Verifier(market, verifier, board, execute=lambda *_: None, say=lambda _: None).delivered(work.job)
     assert found is not None
     assert len(found.receipts()) == len(Record(work.path).receipts())
+
+
+@pytest.mark.usefixtures("own_home")
+@pytest.mark.parametrize(("bought", "right"), [(2, 1), (1, 2)])
+def test_a_bought_verdict_is_appealed(bought: int, right: int, tmp_path: Path) -> None:
+    """A first panel that refutes an honest run or upholds a false one, and nobody who asks a larger one."""
+    market, board = markets.opened(tmp_path, vote=5, epoch=6), tmp_path / "board"
+    work, keys = markets.submitted(market, board / "runs"), [markets.party(market, COIN) for _ in range(5)]
+    deliver(work, board)
+    agent: Agent = _worker(market, board, [], key=work.worker)
+    challenger = markets.party(market)
+    if right == 2:
+        looks = {"check": lambda _, record: record.receipts()[1], "say": lambda _: None}
+        agent = Challenger(market, challenger, board, **looks)  # type: ignore[arg-type]
+    markets.until((now() // 6 + 1) * 6)
+    for key in keys:
+        market.enlist(key)
+    markets.until((now() // 6 + 1) * 6)
+    if right == 2:
+        agent.tick()
+    else:
+        market.dispute(work.job, 1, challenger)
+    (begun,) = market.disputes.events("Disputed")
+    dispute, by_address = begun["fields"]["id"], {key.address.lower(): key for key in keys}
+    for number, outcome in enumerate((bought, right)):
+        panel = [by_address[each] for each in markets.drawn(market, dispute, number)]
+        for key in panel:
+            market.vote(dispute, number, outcome, bytes(32), key)
+        markets.until(market.disputes.read("roundOf", dispute, number)["commitEnds"])
+        for key in panel:
+            market.reveal_vote(dispute, number, key)
+        markets.until(market.disputes.read("roundOf", dispute, number)["revealEnds"])
+        agent.tick()
+    (appeal,) = market.disputes.events("Appealed")
+    assert appeal["fields"]["by"] == agent.key.address
+    assert market.disputes.read("disputeOf", dispute)["verdict"] == right
+    assert market.state(work.job)["state"] == (State.SUBMITTED if right == 1 else State.REFUSED)
 
 
 @pytest.fixture(scope="module")
