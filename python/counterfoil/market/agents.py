@@ -154,6 +154,10 @@ class Agent:
         if is_due and self.market.disputes.send("draw", id, key=self.key).events:
             self._say("draws a panel")
 
+    def sees_the_board(self) -> bool:
+        """Whether there is anything on the board: who sees nothing cannot say that a run was not delivered."""
+        return self.board.is_dir() and any(self.board.iterdir())
+
     def delivered(self, job: Job) -> Record | None:
         """The run that was delivered for a job, if it is whole and the chain says that it is the one that was submitted.
 
@@ -385,6 +389,9 @@ class Verifier(Agent):
                     self._say(f"cannot execute receipt {receipt.sequence}, and does not vote")
             elif now() + max(1, self.market.parameters.vote // 2) < round["commitEnds"]:
                 return
+            elif not self.sees_the_board():
+                self._say("sees nothing on the board, and does not vote")
+                return
             else:
                 self._say("the run was not delivered")
                 self._found[key] = (2, bytes(32))
@@ -449,7 +456,8 @@ class Challenger(Agent):
         if job.id not in self._found:
             record = self._copied(job)
             if record is None:
-                if ends - job.terms.challenge_window * 2 / 3 <= now() < ends:
+                is_due = ends - job.terms.challenge_window * 2 / 3 <= now() < ends
+                if is_due and self.sees_the_board():
                     self._miss(job)
                 # What is delivered later is still to be looked through.
                 return

@@ -198,6 +198,24 @@ def test_a_bought_verdict_is_appealed(bought: int, right: int, tmp_path: Path) -
     assert market.state(work.job)["state"] == (State.SUBMITTED if right == 1 else State.REFUSED)
 
 
+@pytest.mark.usefixtures("own_home")
+def test_an_agent_that_sees_no_board_accuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is not mounted: an honest worker is refuted by whoever looks into it."""
+    market, nowhere = markets.opened(tmp_path), tmp_path / "nowhere"
+    nowhere.mkdir()
+    work, key = markets.submitted(market, tmp_path), markets.party(market, COIN)
+    dispute, said = markets.disputed(work, [key]), list[str]()
+    assert markets.drawn(market, dispute) == [key.address.lower()]
+    verifier = Verifier(market, key, nowhere, execute=lambda *_: (2, bytes(32)), say=said.append)
+    while now() < market.disputes.read("roundOf", dispute, 0)["commitEnds"]:
+        verifier.tick()
+    assert any("does not vote" in line for line in said)
+    assert not market.disputes.events("Committed")
+    monkeypatch.setattr("counterfoil.market.agents.now", lambda: now() + 1300)
+    Challenger(market, markets.party(market), nowhere, check=lambda *_: None, say=said.append).tick()
+    assert not market.challenge.events("Demanded")
+
+
 @pytest.fixture(scope="module")
 def trained(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, Path, Key]:
     """A job, the run of a worker who lies at a step, an honest one, and their key."""
